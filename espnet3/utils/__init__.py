@@ -1,0 +1,1 @@
+"""What every stage shares: configs, logs, metadata, reuse of earlier output, errors."""
