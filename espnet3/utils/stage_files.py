@@ -1,0 +1,112 @@
+"""The files of one stage run: ``<stage>.log`` and, beside it, ``<stage>.metadata.json``.
+
+The pair without a number is always the latest run's. When a stage starts, an earlier pair is
+renamed to the first free number (``train1.log`` and ``train1.metadata.json``). Several
+processes may do that at the same moment, on one node or on many: each change of names happens
+under an advisory lock in the log folder, and a run that ends later finds its own pair again by
+the identity of the log that it holds open, whatever it is called by then.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from espnet3.utils.errors import storage_errors
+from espnet3.utils.files import write_atomically
+
+_METADATA_SUFFIX = ".metadata.json"
+
+
+class StageFiles:
+    """The open log of a running stage and the metadata that belongs to it.
+
+    Args:
+        log_dir: folder that receives the files; made when it is not there.
+        stem: the stage's name, with a rank where each rank keeps a log (``train_rank1``).
+        metadata: what is known at the start; ``None`` for a log without metadata.
+        suffix: of the log file.
+
+    Raises:
+        StorageError: when the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        log_dir: Path,
+        stem: str,
+        metadata: Mapping[str, Any] | None = None,
+        suffix: str = ".log",
+    ) -> None:
+        self.log_dir = log_dir
+        self.stem = stem
+        self.suffix = suffix
+        with storage_errors(log_dir):
+            log_dir.mkdir(parents=True, exist_ok=True)
+            with self._lock():
+                self._rotate()
+                self.stream: TextIO = self.log_path.open("x", encoding="utf-8")
+                if metadata is not None:
+                    self._write(self.stem, metadata)
+
+    @property
+    def log_path(self) -> Path:
+        """Where the latest run's log is found; this run's, until a later one starts."""
+        return self.log_dir / f"{self.stem}{self.suffix}"
+
+    def write_metadata(self, metadata: Mapping[str, Any]) -> Path:
+        """Replace this run's metadata, under whatever name its log has by now."""
+        with storage_errors(self.log_dir), self._lock():
+            return self._write(self._current_stem(), metadata)
+
+    def close(self) -> None:
+        """Close the log. The files keep their names."""
+        self.stream.close()
+
+    def _write(self, stem: str, metadata: Mapping[str, Any]) -> Path:
+        path = self.log_dir / f"{stem}{_METADATA_SUFFIX}"
+        write_atomically(path, json.dumps(metadata, indent=2, default=str) + "\n")
+        return path
+
+    def _rotate(self) -> None:
+        earlier = [self.log_path, self.log_dir / f"{self.stem}{_METADATA_SUFFIX}"]
+        if not any(path.exists() for path in earlier):
+            return
+        number = 1
+        while any(self._numbered(path, number).exists() for path in earlier):
+            number += 1
+        for path in earlier:
+            with suppress(FileNotFoundError):
+                path.rename(self._numbered(path, number))
+
+    def _numbered(self, path: Path, number: int) -> Path:
+        return path.with_name(f"{self.stem}{number}{path.name[len(self.stem) :]}")
+
+    def _current_stem(self) -> str:
+        own = os.fstat(self.stream.fileno())
+        number = 0
+        while True:
+            stem = f"{self.stem}{number or ''}"
+            path = self.log_dir / f"{stem}{self.suffix}"
+            try:
+                found = path.stat()
+            except FileNotFoundError:
+                if number:  # somebody deleted this run's log: keep the metadata apart
+                    return f"{self.stem}.pid{os.getpid()}"
+            else:
+                if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+                    return stem
+            number += 1
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        with (self.log_dir / f".{self.stem}.lock").open("a") as lock:
+            # A file system without locks (ENOLCK) gets the renames alone.
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield

@@ -1,0 +1,350 @@
+"""Choosing the stages of a run and running them: order, logs, timing, and how each one ended."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from espnet3.utils.errors import (
+    ConfigError,
+    RecipeError,
+    StageSignatureError,
+    UnknownStageError,
+    nearest,
+)
+from espnet3.utils.logging_utils import (
+    log_stage,
+    log_stage_metadata,
+    set_stage_log_handler,
+    stage_log_handler,
+)
+from espnet3.utils.masking import mask_text
+
+logger = logging.getLogger(__name__)
+
+ALL = "all"
+_LOG_MODES = ("rank0", "per_rank")
+_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGINT)
+_REPORTED = "_espnet3_reported_by_stage"
+
+
+class StageInterrupted(SystemExit):
+    """A stage that ended early because of a signal; the process exits with 128 + its number.
+
+    Args:
+        signum: the signal.
+        message: what was saved, for the log.
+    """
+
+    def __init__(self, signum: int, message: str = "") -> None:
+        super().__init__(128 + signum)
+        self.signum = signum
+        self.message = message
+
+
+def resolve_stages(requested: Sequence[str] | None, stages: Sequence[str]) -> list[str]:
+    """Return the requested stages in the runner's order, each once.
+
+    Args:
+        requested: names in any order; ``all`` stands for every stage; ``None`` likewise.
+        stages: the runner's stages in canonical order.
+
+    Raises:
+        UnknownStageError: naming the nearest known stage, and all of them.
+    """
+    for name in requested or ():
+        if name != ALL and name not in stages:
+            raise UnknownStageError(
+                f"Unknown stage '{name}'.{nearest(name, list(stages))} "
+                f"Stages of this recipe, in order: {', '.join(stages)}; or 'all'."
+            )
+    if requested is None or ALL in requested:
+        return list(stages)
+    return [stage for stage in stages if stage in requested]
+
+
+def parse_cli_and_stage_args(
+    parser: argparse.ArgumentParser, stages: Sequence[str]
+) -> tuple[argparse.Namespace, list[str]]:
+    """Parse the command line and resolve its stages.
+
+    From here on, a mistake in what the recipe was given is shown without a traceback.
+
+    Returns:
+        The parsed arguments and the stages to run, in canonical order.
+    """
+    sys.excepthook = _show_uncaught
+    args = parser.parse_args()
+    try:
+        return args, resolve_stages(args.stages, stages)
+    except UnknownStageError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def run_stages(
+    system: Any,
+    stages_to_run: Iterable[str],
+    args: argparse.Namespace | None = None,
+    log: logging.Logger | None = None,
+) -> None:
+    """Call the named methods of ``system`` in the given order, each with its own log.
+
+    Each stage writes ``<stage>.log`` and ``<stage>.metadata.json`` in the folder that
+    ``system.stage_log_dirs`` names for it. A mapping that the method returns is recorded in the
+    metadata as ``results``.
+
+    Args:
+        system: has one method without arguments for each stage.
+        stages_to_run: names in the order of running (see :func:`resolve_stages`).
+        args: the parsed command line; with ``dry_run`` set, the plan is logged and nothing
+            is created or run.
+        log: receives the START and DONE lines; this module's logger by default.
+
+    Raises:
+        AttributeError: the system has no method of that name; nothing was started.
+        StageSignatureError: the method wants arguments; nothing was started.
+        Exception: whatever a stage raised, after it was recorded.
+        SystemExit: likewise; a signal ends the run with 128 plus its number.
+    """
+    log = log or logger
+    stages = list(stages_to_run)
+    methods = {stage: _stage_method(system, stage) for stage in stages}
+    log_mode = _log_mode(system)
+    for stage, method in methods.items():
+        if getattr(args, "dry_run", False):
+            _show_plan(system, stage, args, log)
+            continue
+        with log_stage(stage):
+            _run_stage(system, stage, method, args, log, log_mode)
+
+
+def process_rank() -> int:
+    """Return this process's rank among those that run one stage together, 0 when it is alone.
+
+    torch.distributed is asked first, then the launchers' variables. A scheduler also sets its
+    variables for a process that merely sits in an allocation, so that they count only where
+    the number of tasks says that there is more than one.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        return int(distributed.get_rank())
+    for rank_name in ("RANK", "LOCAL_RANK"):
+        if os.environ.get(rank_name, "").isdigit():
+            return int(os.environ[rank_name])
+    for rank_name, size_name in (
+        ("SLURM_PROCID", "SLURM_NTASKS"),
+        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ("PMI_RANK", "PMI_SIZE"),
+    ):
+        rank, size = os.environ.get(rank_name, ""), os.environ.get(size_name, "")
+        if rank.isdigit() and size.isdigit() and int(size) > 1:
+            return int(rank)
+    return 0
+
+
+def stage_log_dir(system: Any, stage: str) -> Path:
+    """Return the folder of a stage's log: its entry in ``stage_log_dirs``, or the default."""
+    directories: Mapping[str, Any] = getattr(system, "stage_log_dirs", {})
+    return Path(directories.get(stage) or directories.get("default") or Path.cwd() / "logs")
+
+
+def _run_stage(
+    system: Any,
+    stage: str,
+    method: Callable[[], Any],
+    args: argparse.Namespace | None,
+    log: logging.Logger,
+    log_mode: str,
+) -> None:
+    # Imported here: `run.py --help` needs none of it.
+    from espnet3.utils.metadata import finish_metadata, reset_peak_memory, stage_metadata
+
+    rank = process_rank() if stage == "train" else 0
+    stem = f"{stage}_rank{rank}" if stage == "train" and log_mode == "per_rank" else stage
+    writes_log = rank == 0 or log_mode == "per_rank"
+    metadata = stage_metadata(stage, system, args)
+    set_stage_log_handler(
+        stage_log_dir(system, stage) if writes_log else None, f"{stem}.log", metadata
+    )
+    handler = stage_log_handler()
+    start = time.perf_counter()
+    reset_peak_memory()
+    try:
+        log.info("=== [START] stage: %s ===", stage)
+        log_stage_metadata(log, system, args, metadata)
+        with _signals_raise():
+            results = method()
+        if handler is not None and handler.failure is not None:
+            raise handler.failure
+        if isinstance(results, Mapping):
+            metadata["results"] = dict(results)
+        metadata.update(state="done", exit={"status": 0})
+        log.info("=== [DONE] stage: %s (%.2fs) ===", stage, time.perf_counter() - start)
+    except BaseException as error:
+        metadata.update(_how_it_ended(error))
+        _log_ending(log, stage, error, metadata, time.perf_counter() - start)
+        setattr(error, _REPORTED, stage)
+        raise
+    finally:
+        finish_metadata(metadata)
+        try:
+            if handler is not None:
+                handler.files.write_metadata(metadata)
+        except RecipeError as error:  # the stage's own ending matters more
+            log.error("The metadata of stage %s could not be written: %s", stage, error)
+        finally:
+            set_stage_log_handler(None, "")
+
+
+def _how_it_ended(error: BaseException) -> dict[str, Any]:
+    """Return the metadata's ``state`` and ``exit`` for what a stage raised."""
+    if isinstance(error, (StageInterrupted, KeyboardInterrupt)):
+        signum = error.signum if isinstance(error, StageInterrupted) else signal.SIGINT
+        message = error.message if isinstance(error, StageInterrupted) else ""
+        ending = {"status": 128 + signum, "signal": signal.Signals(signum).name}
+        return {"state": "interrupted", "exit": {**ending, "message": message}}
+    if isinstance(error, SystemExit):
+        code = error.code
+        status = code if isinstance(code, int) else int(code is not None)
+        message = code if isinstance(code, str) else f"sys.exit({code!r}) called in the stage"
+        return {
+            "state": "failed" if status else "done",
+            "exit": {"status": status, "message": message},
+        }
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    return {
+        "state": "failed",
+        "exit": {"status": 1, "error": kind, "message": mask_text(str(error))},
+    }
+
+
+def _log_ending(
+    log: logging.Logger,
+    stage: str,
+    error: BaseException,
+    metadata: Mapping[str, Any],
+    elapsed_s: float,
+) -> None:
+    ending = metadata["exit"]
+    if metadata["state"] == "interrupted":
+        saved = f": {ending['message']}" if ending["message"] else ""
+        log.warning(
+            "=== [INTERRUPTED] stage: %s (%.2fs) by %s%s ===",
+            stage,
+            elapsed_s,
+            ending["signal"],
+            saved,
+        )
+    elif metadata["state"] == "done":
+        log.info("=== [DONE] stage: %s (%.2fs), left by sys.exit(0) ===", stage, elapsed_s)
+    else:
+        # A person's mistake is told by its message; anything else needs its traceback.
+        expected = isinstance(error, (RecipeError, SystemExit))
+        reason = ending["message"] if expected else f"{type(error).__name__}: {ending['message']}"
+        log.error(
+            "=== [FAILED] stage: %s (%.2fs) ===\n%s",
+            stage,
+            elapsed_s,
+            reason,
+            exc_info=None if expected else (type(error), error, error.__traceback__),
+        )
+
+
+@contextmanager
+def _signals_raise() -> Iterator[None]:
+    """Turn signals that would end the process into :class:`StageInterrupted` in this block.
+
+    A signal that the caller chose to ignore (``nohup``) stays ignored. Outside the main thread
+    Python allows no handlers, and signals keep their ordinary effect.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(signum: int, frame: FrameType | None) -> None:
+        raise StageInterrupted(signum)
+
+    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    taken = {signum: old for signum, old in before.items() if old is not signal.SIG_IGN}
+    for signum in taken:
+        signal.signal(signum, interrupt)
+    try:
+        yield
+    finally:
+        for signum, old in taken.items():
+            signal.signal(signum, old if old is not None else signal.SIG_DFL)
+
+
+def _stage_method(system: Any, stage: str) -> Callable[[], Any]:
+    method = getattr(system, stage, None)
+    if not callable(method):
+        raise AttributeError(f"System has no stage method: {stage}")
+    try:
+        inspect.signature(method).bind()
+    except TypeError as error:
+        raise StageSignatureError(
+            f"Stage '{stage}' cannot be called without arguments ({error}). Put its settings "
+            "into the YAML config and read them from self.training_config or from a config of "
+            "its own; a stage method takes only self."
+        ) from None
+    except ValueError:  # a builtin without a signature
+        pass
+    return method  # type: ignore[no-any-return]
+
+
+def _log_mode(system: Any) -> str:
+    config = getattr(system, "training_config", None)
+    mode = config.get("stage_log_mode", _LOG_MODES[0]) if config is not None else _LOG_MODES[0]
+    if mode not in _LOG_MODES:
+        raise ConfigError(
+            f"training_config.stage_log_mode is {mode!r}; it must be {' or '.join(_LOG_MODES)}."
+        )
+    return str(mode)
+
+
+def _show_plan(
+    system: Any, stage: str, args: argparse.Namespace | None, log: logging.Logger
+) -> None:
+    log.info("[DRY RUN] would run stage: %s", stage)
+    log.info("[DRY RUN]   log: %s", stage_log_dir(system, stage) / f"{stage}.log")
+    for name, value in vars(args or argparse.Namespace()).items():
+        if name.endswith("_config") and value is not None:
+            log.info("[DRY RUN]   %s: %s", name, value)
+
+
+def _show_uncaught(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Show what ended the run: the message alone where a person can mend it.
+
+    A ``ValueError`` raised by ``run.py`` itself counts: the documentation has recipes guard
+    their own configs so.
+    """
+    stage = getattr(error, _REPORTED, None)
+    if stage is not None and isinstance(error, Exception):
+        print(f"error: stage '{stage}' failed; see above, or its log", file=sys.stderr)
+    elif isinstance(error, RecipeError) or (
+        isinstance(error, ValueError) and _raised_by_runner(traceback)
+    ):
+        print(f"error: {mask_text(str(error))}", file=sys.stderr)
+    elif isinstance(error, KeyboardInterrupt):
+        print("Interrupted.", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _raised_by_runner(traceback: TracebackType | None) -> bool:
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback is not None and traceback.tb_frame.f_globals.get("__name__") == "__main__"
