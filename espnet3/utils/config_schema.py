@@ -34,7 +34,7 @@ def check_config(config: DictConfig, schema: type, *, name: str) -> DictConfig:
     for key in list(config):
         if key in known:
             continue
-        close = get_close_matches(str(key), known, n=1, cutoff=0.85)
+        close = get_close_matches(str(key), known, n=1, cutoff=0.8)
         if close:
             raise ConfigError(f"{name}: unknown key '{key}'. Did you mean '{close[0]}'?")
         own[str(key)] = config[key]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from espnet3.utils.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, ListConfig
 
 _RESOLVER_WITH_PATH = re.compile(r"\$\{(load_line|load_yaml|config_path):")
 _SELF_NAME = re.compile(r"\$\{self_name:\s*\}")
@@ -89,19 +89,18 @@ def resolve_config(config: DictConfig, path: Path) -> None:
         ConfigError: an interpolation asks for a key or file that is not there.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+    from omegaconf.errors import OmegaConfBaseException
 
     try:
         OmegaConf.resolve(config)
-    except InterpolationToMissingValueError as error:
-        raise ConfigError(f"{path}: '{error.full_key}' needs a value: {_first(error)}") from error
     except OmegaConfBaseException as error:
-        cause = error.__cause__
-        if isinstance(cause, ConfigError):
-            raise ConfigError(f"{path}: '{error.full_key}': {cause}") from error
-        wanted = re.search(r"Interpolation key '([^']+)' not found", str(error))
+        key, reason = _first_unresolvable(config) or ("", error)
+        if isinstance(reason.__cause__, ConfigError):
+            raise ConfigError(f"{path}: '{key}': {reason.__cause__}") from error
+        wanted = re.search(r"Interpolation key '([^']+)' not found", str(reason))
         hint = nearest(wanted.group(1), list(_all_keys(config))) if wanted else ""
-        raise ConfigError(f"{path}: '{error.full_key}': {_first(error)}.{hint}") from error
+        first_line = str(reason).splitlines()[0].rstrip(".")
+        raise ConfigError(f"{path}: '{key}': {first_line}.{hint}") from error
 
 
 def _load(path: Path, self_name: str, asked_by: tuple[Path, ...] = ()) -> DictConfig:
@@ -189,8 +188,25 @@ def _yaml_name(name: str) -> str:
     return name if name.endswith((".yaml", ".yml")) else f"{name}.yaml"
 
 
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0].rstrip(".")
+def _first_unresolvable(config: Any) -> tuple[str, Exception] | None:
+    """Return the first key below ``config`` whose value cannot be had, and why.
+
+    ``OmegaConf.resolve`` says neither.
+    """
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+    for key in config if isinstance(config, DictConfig) else range(len(config)):
+        try:
+            value = config[key]
+        except MissingMandatoryValue:
+            continue
+        except OmegaConfBaseException as error:
+            return config._get_full_key(key), error
+        below = _first_unresolvable(value) if OmegaConf.is_config(value) else None
+        if below is not None:
+            return below
+    return None
 
 
 def _all_keys(config: Any, prefix: str = "") -> Iterator[str]:
@@ -261,10 +277,12 @@ def _config_path(path: str, folder: str = ".") -> str:
     return str((Path(folder) / path).resolve())
 
 
-def _load_line(path: str, folder: str = ".") -> list[str]:
+def _load_line(path: str, folder: str = ".") -> ListConfig:
+    from omegaconf import OmegaConf
+
     file = Path(_config_path(path, folder))
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        return OmegaConf.create(file.read_text(encoding="utf-8").splitlines())
     except OSError as error:
         raise ConfigError(f"${{load_line:{path}}}: {file}: {error.strerror}") from error
 

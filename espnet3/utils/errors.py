@@ -5,6 +5,7 @@
     RecipeError                a mistake in what the recipe was given
     ├── ConfigError            a config that is missing, or a key unknown or of the wrong type
     │   └── UnknownStageError  a stage name that the recipe does not have
+    ├── MissingStageError      a stage that the runner lists and the system does not implement
     ├── StageSignatureError    a stage method that wants arguments
     ├── DataError              audio, a transcript or a split that cannot be used
     ├── CheckpointError        no checkpoint, or none that can be read
@@ -32,6 +33,10 @@ class ConfigError(RecipeError, ValueError):
 
 class UnknownStageError(ConfigError):
     """A stage was asked for that the recipe does not have."""
+
+
+class MissingStageError(RecipeError, AttributeError):
+    """The system has no method of a stage's name."""
 
 
 class StageSignatureError(RecipeError, TypeError):

@@ -79,6 +79,21 @@ def locate_configs(args: argparse.Namespace, recipe_dir: Path) -> None:
             setattr(args, name, chosen.absolute())
 
 
+def anchor_directories(config: DictConfig, recipe_dir: Path) -> None:
+    """Set ``recipe_dir`` in an unresolved config and make its relative folders absolute.
+
+    ``exp_dir: exp/small`` counts from the recipe's folder, wherever the run was started.
+    """
+    from omegaconf import Node
+
+    config["recipe_dir"] = str(recipe_dir / str(config.get("recipe_dir") or "."))
+    for key in ("data_dir", "exp_dir", "stats_dir", "inference_dir"):
+        node = config._get_node(key)
+        value = node._value() if isinstance(node, Node) else None
+        if isinstance(value, str) and not value.startswith(("/", "$", "?")):
+            config[key] = f"${{recipe_dir}}/{value}"
+
+
 def apply_training_experiment_context(
     training_config: DictConfig | None, other: DictConfig, path: Path
 ) -> None:

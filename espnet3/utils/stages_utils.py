@@ -18,6 +18,7 @@ from typing import Any
 
 from espnet3.utils.errors import (
     ConfigError,
+    MissingStageError,
     RecipeError,
     StageSignatureError,
     UnknownStageError,
@@ -112,7 +113,7 @@ def run_stages(
         log: receives the START and DONE lines; this module's logger by default.
 
     Raises:
-        AttributeError: the system has no method of that name; nothing was started.
+        MissingStageError: the system has no method of that name; nothing was started.
         StageSignatureError: the method wants arguments; nothing was started.
         Exception: whatever a stage raised, after it was recorded.
         SystemExit: likewise; a signal ends the run with 128 plus its number.
@@ -289,7 +290,10 @@ def _signals_raise() -> Iterator[None]:
 def _stage_method(system: Any, stage: str) -> Callable[[], Any]:
     method = getattr(system, stage, None)
     if not callable(method):
-        raise AttributeError(f"System has no stage method: {stage}")
+        raise MissingStageError(
+            f"System has no stage method: {stage}. Add a method '{stage}(self)' to "
+            f"{type(system).__name__}, or take the name out of the runner's stage list."
+        )
     try:
         inspect.signature(method).bind()
     except TypeError as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from espnet3.utils.config_utils import load_and_merge_config, resolve_config
 from espnet3.utils.logging_utils import configure_logging
 from espnet3.utils.run_utils import (
+    anchor_directories,
     apply_training_experiment_context,
     check_mandatory_values,
     check_required_configs,
@@ -123,7 +124,7 @@ def _load_configs(args: argparse.Namespace, recipe_dir: Path) -> dict[str, Any]:
         configs[role] = config
         if config is None or path is None:
             continue
-        config["recipe_dir"] = str(recipe_dir / str(config.get("recipe_dir") or "."))
+        anchor_directories(config, recipe_dir)
         if role != "training":
             apply_training_experiment_context(configs["training"], config, path)
         inference = configs.get("inference")

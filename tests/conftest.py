@@ -1,0 +1,49 @@
+"""Fixtures that every part of the suite shares."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# Spaces, quotes, a submitit pattern, a bind-mount separator and a letter outside ASCII.
+HOSTILE_NAME = "my 'own' \"work\" %j:é"
+
+
+@pytest.fixture
+def hostile_path(tmp_path: Path) -> Path:
+    """Return an empty folder whose name breaks whatever is not quoted."""
+    path = tmp_path / HOSTILE_NAME
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Return the folder of data that is too large for the repository; missing in CI is an error."""
+    path = Path(os.environ.get("SHARED_DATA", REPOSITORY.parent / "shared"))
+    if not path.is_dir():
+        if os.environ.get("CI"):
+            pytest.fail(f"no shared data at {path}; set SHARED_DATA")
+        pytest.skip(f"no shared data at {path}; set SHARED_DATA")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _clean_logging() -> Iterator[None]:
+    """Take away the handlers and hooks that a test's run installed on the root logger."""
+    root = logging.getLogger()
+    before, level, hook = list(root.handlers), root.level, sys.excepthook
+    yield
+    for handler in list(root.handlers):
+        if handler not in before:
+            root.removeHandler(handler)
+            handler.close()
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    sys.excepthook = hook

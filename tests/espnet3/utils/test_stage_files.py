@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from espnet3.utils.errors import StorageError
+from espnet3.utils.stage_files import StageFiles
+
+
+def run(folder: Path, name: str) -> None:
+    files = StageFiles(folder, "train", {"run": name, "state": "running"})
+    files.stream.write(name)
+    files.write_metadata({"run": name, "state": "done"})
+    files.close()
+
+
+def pairs(folder: Path) -> dict[str, str]:
+    """Return stem → run, having checked that log and metadata tell of the same run."""
+    found = {}
+    for log in folder.glob("*.log"):
+        metadata = json.loads((folder / f"{log.stem}.metadata.json").read_text())
+        assert metadata == {"run": log.read_text(), "state": "done"}
+        found[log.stem] = log.read_text()
+    return found
+
+
+def test_the_latest_run_has_the_plain_name(tmp_path: Path) -> None:
+    for name in ("first", "second", "third"):
+        run(tmp_path, name)
+    assert pairs(tmp_path) == {"train": "third", "train1": "first", "train2": "second"}
+
+
+def test_a_run_that_was_overtaken_keeps_its_own_pair(tmp_path: Path) -> None:
+    slow = StageFiles(tmp_path, "train", {"run": "slow", "state": "running"})
+    run(tmp_path, "fast")
+    slow.stream.write("slow")
+    path = slow.write_metadata({"run": "slow", "state": "done"})
+    slow.close()
+    assert path.name == "train1.metadata.json"
+    assert pairs(tmp_path) == {"train": "fast", "train1": "slow"}
+
+
+def test_a_deleted_log_does_not_lend_its_name(tmp_path: Path) -> None:
+    lost = StageFiles(tmp_path, "train", {"run": "lost"})
+    lost.log_path.unlink()
+    run(tmp_path, "next")
+    lost.write_metadata({"run": "lost"})
+    lost.close()
+    assert pairs(tmp_path)["train"] == "next"
+
+
+def test_stages_whose_names_begin_alike_do_not_mix(tmp_path: Path) -> None:
+    run(tmp_path, "a")
+    other = StageFiles(tmp_path, "train_tokenizer", {"run": "b", "state": "done"})
+    other.stream.write("b")
+    other.close()
+    run(tmp_path, "c")
+    assert pairs(tmp_path) == {"train": "c", "train1": "a", "train_tokenizer": "b"}
+
+
+def test_processes_that_rotate_at_once_lose_and_mix_nothing(hostile_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import test_stage_files as t\n"
+        "for k in range(20): t.run(Path(sys.argv[1]), f'{sys.argv[2]}-{k}')"
+    )
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(hostile_path), str(number)])
+        for number in range(4)
+    ]
+    assert [process.wait(timeout=60) for process in processes] == [0, 0, 0, 0]
+    found = pairs(hostile_path)
+    assert sorted(found.values()) == sorted(f"{p}-{k}" for p in range(4) for k in range(20))
+    assert set(found) == {"train", *(f"train{n}" for n in range(1, 80))}
+
+
+def test_a_folder_that_cannot_be_written_is_told() -> None:
+    # The kernel refuses new folders there to everybody, root included.
+    with pytest.raises(StorageError, match=r"Cannot write /sys/kernel/logs"):
+        StageFiles(Path("/sys/kernel/logs"), "train")
