@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +33,21 @@ def shared_data() -> Path:
             pytest.fail(f"no shared data at {path}; set SHARED_DATA")
         pytest.skip(f"no shared data at {path}; set SHARED_DATA")
     return path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Return a file system of its own with room for 256 KiB, to be filled by a test."""
+    path = tmp_path / "small disk"
+    path.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)]
+    mounted = subprocess.run(mount, capture_output=True, text=True)
+    if mounted.returncode != 0:
+        if os.environ.get("CI"):
+            pytest.fail(f"cannot mount a small file system: {mounted.stderr}")
+        pytest.skip("mounting a small file system needs root")
+    yield path
+    subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 @pytest.fixture(autouse=True)
