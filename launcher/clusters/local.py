@@ -1,0 +1,152 @@
+"""This machine, with the semantics of SLURM: all jobs submitted at once, each after the one before.
+
+submitit's local executor starts one controller process per job, and knows neither dependencies nor
+jobs without a time limit (its default is two minutes). Here each job waits for the recorded end of
+its upstream, and the controllers live in sessions of their own, apart from the terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import submitit
+from submitit.local.local import LocalJob
+
+from launcher.clusters.base import JobHandle
+from launcher.process import ProcessId
+from launcher.recipe import project_root
+from launcher.records import LaunchRecords
+from launcher.stage_job import Outcome, StageJob, StopRequest
+from launcher.status import DONE, SKIPPED, JobStatus, job_status
+
+if TYPE_CHECKING:
+    from launcher.launch import Job, Launch
+
+_NO_LIMIT_S = 10 * 365 * 24 * 3600
+# submitit's JobPaths replaces these in every part of a path.
+_SUBMITIT_PLACEHOLDERS = ("%j", "%t", "%A", "%a")
+
+
+@dataclass
+class Settings:
+    """``cluster.*`` of the configuration.
+
+    Attributes:
+        poll_s: seconds between two looks at the job before.
+    """
+
+    name: str = "local"
+    poll_s: float = 0.05
+
+
+@dataclass(frozen=True)
+class AfterOk:
+    """Gate of a job: open when the upstream stage is done, closed for good when it ended else."""
+
+    upstream: str
+    poll_s: float
+
+    def __call__(self, records: LaunchRecords, stop: StopRequest) -> Outcome | None:
+        """Wait for the upstream to end, or for a request to stop."""
+        while not stop.requested:
+            status = job_status(records, self.upstream)
+            if status.state == DONE:
+                return None
+            if status.has_ended:
+                return Outcome(SKIPPED, _why_skipped(status))
+            time.sleep(self.poll_s)
+        return None
+
+
+class DetachedExecutor(submitit.LocalExecutor):
+    """submitit's local executor, its controllers independent of terminal and launcher."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._throttling = 0.0  # meant to spare a scheduler; here there is none
+
+    def _submit_command(self, command: str) -> LocalJob[Any]:
+        # As submitit.local.local.start_controller (1.5.4), but in a session of its own, holding no
+        # stream of the launcher's (a pipe would stay open), without a limit, and with the GPUs
+        # that are visible here left visible (submitit hides them unless a number is asked for).
+        environment = {
+            **os.environ,
+            "PYTHONPATH": _python_path(),
+            "SUBMITIT_EXECUTOR": "local",
+            "SUBMITIT_LOCAL_COMMAND": command,
+            "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
+            "SUBMITIT_LOCAL_NODEID": "0",
+            "SUBMITIT_LOCAL_NTASKS": "1",
+            "SUBMITIT_LOCAL_SIGNAL_DELAY_S": "30",
+            "SUBMITIT_LOCAL_TIMEOUT_S": str(_NO_LIMIT_S),
+            "SUBMITIT_LOCAL_WITH_SHELL": "",
+            "SUBMITIT_STDERR_TO_STDOUT": "1",
+        }
+        controller = subprocess.Popen(
+            [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return LocalJob(self.folder, str(controller.pid), tasks=[0], process=controller)
+
+
+class LocalCluster:
+    """Jobs are processes of this machine."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._executor: DetachedExecutor | None = None
+
+    def submit(self, job: Job, launch: Launch, records: LaunchRecords) -> JobHandle:
+        """Start the job's process, which waits for the job before it."""
+        if self._executor is None:
+            self._executor = DetachedExecutor(_submitit_folder(records.directory))
+        self._executor.update_parameters(name=f"{launch.experiment}.{job.stage}")
+        gate = None if job.after is None else AfterOk(job.after, self.settings.poll_s)
+        submitted = self._executor.submit(StageJob(records.directory, job, gate))
+        return JobHandle(submitted.job_id, ProcessId.of(int(submitted.job_id)))
+
+    def cancel(self, status: JobStatus, *, force: bool) -> None:
+        """Send SIGTERM to the job's controller, which passes it on; with ``force`` SIGKILL."""
+        if status.process is not None:
+            status.process.send(signal.SIGKILL if force else signal.SIGTERM)
+
+
+Implementation = LocalCluster
+
+
+def _why_skipped(upstream: JobStatus) -> str:
+    # Down a chain, name the stage that began it rather than the one just before.
+    return upstream.reason if upstream.state == SKIPPED else f"{upstream.stage} {_was(upstream)}"
+
+
+def _was(upstream: JobStatus) -> str:
+    return "failed" if upstream.state == "failed" else f"was {upstream.state}"
+
+
+def _python_path() -> str:
+    inherited = os.environ.get("PYTHONPATH")
+    return os.pathsep.join([str(project_root()), *([inherited] if inherited else [])])
+
+
+def _submitit_folder(directory: Path) -> Path:
+    """Return the folder to give to submitit: the launch directory's, by a name it leaves alone."""
+    folder = directory / "submitit"
+    folder.mkdir(mode=0o700)
+    if not any(placeholder in str(folder) for placeholder in _SUBMITIT_PLACEHOLDERS):
+        return folder
+    alias = Path(tempfile.mkdtemp(prefix="launcher-")) / "submitit"
+    alias.symlink_to(folder, target_is_directory=True)
+    return alias

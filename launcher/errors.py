@@ -1,0 +1,63 @@
+"""Every error that the launcher raises on purpose. Each is one message, shown without a traceback.
+
+::
+
+    LauncherError             something the person at the terminal can mend        exit status 1
+    ├── UsageError            the command line names what does not exist           exit status 2
+    ├── ConfigError           a launcher setting is misspelt or of the wrong type  exit status 2
+    ├── RecipeRefused         the recipe's own run.py said no                      its exit status
+    ├── SubmissionError       a job could not be handed to the cluster
+    ├── RecordError           the launch directory cannot be written or read
+    └── StageFailed           raised inside a job, so that the cluster sees it fail
+
+A message says what was asked, what was found, and what to type next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LauncherError(Exception):
+    """Base of all errors that are shown as one message."""
+
+    exit_status = 1
+
+
+class UsageError(LauncherError):
+    """The command line names a recipe, cluster or container that does not exist."""
+
+    exit_status = 2
+
+
+class ConfigError(LauncherError):
+    """A launcher setting is misspelt or has a value of the wrong type."""
+
+    exit_status = 2
+
+
+class RecipeRefused(LauncherError):
+    """The recipe's ``run.py`` ended before it came to run stages; the message is its own."""
+
+    def __init__(self, message: str, *, exit_status: int) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
+
+
+class SubmissionError(LauncherError):
+    """A job could not be handed to the cluster. What had been submitted is cancelled."""
+
+
+class RecordError(LauncherError):
+    """The launch directory cannot be written, or what is in it cannot be read."""
+
+
+class StageFailed(LauncherError):
+    """The stage of this job did not complete; makes submitit and the cluster record a failure."""
+
+
+def did_you_mean(asked: str, known: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known name nearest to what was asked, or ``""``."""
+    nearest = difflib.get_close_matches(asked, list(known), n=1)
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""

@@ -1,0 +1,143 @@
+"""Stay with a launch: live progress until every stage has ended, then a table of results."""
+
+from __future__ import annotations
+
+import signal
+import time
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from launcher import render
+from launcher import status as states
+from launcher.launch import cancel
+from launcher.output import last_line
+from launcher.render import Row
+from launcher.status import job_status
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from launcher.clusters.base import Cluster
+    from launcher.records import LaunchRecords
+
+POLL_S = 0.2
+# Without a terminal: seconds between two signs of life of a running stage.
+PROGRESS_EVERY_S = 30.0
+INTERRUPTED = 130
+
+
+def follow(records: LaunchRecords, cluster: Cluster, console: Console | None = None) -> int:
+    """Show progress until every job has ended; Ctrl-C cancels the launch, a second one kills it.
+
+    Returns:
+        Exit status: 0 when every stage is done, 130 after Ctrl-C, else 1.
+    """
+    from rich.console import Console
+
+    console = console or Console(highlight=False)
+    watch = _Watch(records, cluster)
+    with _Interrupts(watch, console):
+        rows = _live(watch, console) if console.is_terminal else _lines(watch, console)
+    _report(rows, console)
+    if watch.interrupts:
+        return INTERRUPTED
+    return 0 if all(row.status.state == states.DONE for row in rows) else 1
+
+
+class _Watch:
+    """The rows of a launch as they are now, and the way to cancel it."""
+
+    def __init__(self, records: LaunchRecords, cluster: Cluster) -> None:
+        self.records, self.cluster = records, cluster
+        self.jobs = records.read_launch()["jobs"]
+        self.interrupts = 0
+
+    def rows(self) -> list[Row]:
+        return [Row.of(job_status(self.records, job["stage"]), job) for job in self.jobs]
+
+    def cancel(self) -> None:
+        self.interrupts += 1
+        stages = [job["stage"] for job in self.jobs]
+        cancel(self.records, stages, self.cluster, force=self.interrupts > 1)
+
+
+class _Interrupts:
+    """While it is entered, Ctrl-C cancels instead of raising KeyboardInterrupt."""
+
+    def __init__(self, watch: _Watch, console: Console) -> None:
+        self.watch, self.console = watch, console
+
+    def __enter__(self) -> None:
+        self.before = signal.getsignal(signal.SIGINT)
+        if self.before is not signal.SIG_IGN:  # as a shell has it for a command sent to the back
+            signal.signal(signal.SIGINT, self._cancel)
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _cancel(self, _signum: int, _frame: FrameType | None) -> None:
+        first = self.watch.interrupts == 0
+        self.console.print(
+            "cancelling the launch; Ctrl-C once more kills it" if first else "killing the launch"
+        )
+        self.watch.cancel()
+
+
+def _live(watch: _Watch, console: Console) -> list[Row]:
+    from rich.live import Live
+
+    rows = watch.rows()
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while True:
+            rows = watch.rows()
+            live.update(render.live_table(rows), refresh=True)
+            if all(row.status.has_ended for row in rows):
+                return rows
+            time.sleep(POLL_S)
+
+
+def _lines(watch: _Watch, console: Console) -> list[Row]:
+    shown: dict[str, str] = {}
+    next_sign = time.monotonic() + PROGRESS_EVERY_S
+    while True:
+        rows = watch.rows()
+        for row in rows:
+            stage, state = row.status.stage, row.status.state
+            if shown.get(stage, states.PENDING) != state:
+                shown[stage] = state
+                took = render.duration(row.elapsed_s) if row.status.has_ended else ""
+                _say(console, stage, state, took or row.status.reason)
+            elif state == states.RUNNING and time.monotonic() >= next_sign:
+                said = f"{render.duration(row.elapsed_s)}: {last_line(row.output)}"
+                _say(console, stage, state, said)
+        if time.monotonic() >= next_sign:
+            next_sign += PROGRESS_EVERY_S
+        if all(row.status.has_ended for row in rows):
+            return rows
+        time.sleep(POLL_S)
+
+
+def _say(console: Console, stage: str, state: str, more: str) -> None:
+    line = f"{time.strftime('%H:%M:%S')}  {stage:16} {state:9} {more}".rstrip()
+    console.print(line, markup=False, soft_wrap=True)
+
+
+def _report(rows: list[Row], console: Console) -> None:
+    from rich.text import Text
+
+    # A file has no width: nothing in it is to be moved to a line of its own.
+    width = console.width if console.is_terminal else 1000
+    console.print()
+    console.print(render.final_table(rows, width=width), end="", soft_wrap=True)
+    lines = render.result_lines(rows)
+    if lines:
+        console.print()
+        for line in lines:
+            console.print(Text(line), soft_wrap=True)
+    for row in rows:
+        if row.status.state == states.FAILED:
+            console.print()
+            first, *rest = render.failure_report(row)
+            console.print(Text(first, style="bold red"), soft_wrap=True)
+            for line in rest:
+                console.print(Text(line), soft_wrap=True)

@@ -1,0 +1,207 @@
+"""From plan and settings to jobs, and from jobs to a running chain."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.clusters.base import Cluster
+from launcher.config import LaunchConfig, to_record
+from launcher.containers.base import Container
+from launcher.errors import LauncherError, SubmissionError
+from launcher.plan import StagePlan
+from launcher.recipe import Recipe
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.status import job_status
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage as a job.
+
+    Attributes:
+        stage: its name, which is also the job's.
+        stage_command: ``python run.py --stages <stage> …`` as it runs where the recipe lives.
+        host_command: what the job process starts: the stage's command inside its container.
+        working_dir: the recipe's folder.
+        environment: variables that the stage gets on top of the inherited ones.
+        output: file for everything that the stage prints.
+        after: the stage that has to be done before this one starts.
+    """
+
+    stage: str
+    stage_command: tuple[str, ...]
+    host_command: tuple[str, ...]
+    working_dir: Path
+    environment: dict[str, str]
+    output: Path
+    after: str | None
+
+    def to_record(self) -> dict[str, Any]:
+        """Return the job as JSON-able values."""
+        return {
+            "stage": self.stage,
+            "stage_command": list(self.stage_command),
+            "host_command": list(self.host_command),
+            "working_dir": str(self.working_dir),
+            "environment": self.environment,
+            "output": str(self.output),
+            "log": str(self.output.with_suffix(".log")),
+            "metadata": str(self.output.with_suffix(".metadata.json")),
+            "after": self.after,
+        }
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A chain of jobs, ready to be submitted."""
+
+    recipe: Recipe
+    plan: StagePlan
+    config: LaunchConfig
+    jobs: tuple[Job, ...]
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment: the folder of its results, else the recipe."""
+        return self.plan.exp_dir.name if self.plan.exp_dir else self.recipe.label
+
+    @property
+    def launches_dir(self) -> Path:
+        """Folder that receives the launch directory."""
+        configured = self.config.launches_dir
+        if configured is None:
+            return self.recipe.code_root / ".launches"
+        return Path(configured).expanduser().resolve()
+
+
+def build_launch(
+    recipe: Recipe,
+    plan: StagePlan,
+    config: LaunchConfig,
+    container: Container,
+    arguments: Sequence[str],
+) -> Launch:
+    """Return the jobs of a plan: one for each stage, each after the one before.
+
+    Args:
+        recipe: the recipe that was planned.
+        plan: its stages.
+        config: the launcher's settings.
+        container: wraps the command of each stage.
+        arguments: of ``run.py``, without ``--stages``.
+    """
+    jobs: list[Job] = []
+    for stage in plan.stages:
+        command = [container.interpreter, "run.py", "--stages", stage.name, *arguments]
+        jobs.append(
+            Job(
+                stage=stage.name,
+                stage_command=tuple(command),
+                host_command=tuple(container.command(command, stop_grace_s=config.stop_grace_s)),
+                working_dir=recipe.directory,
+                environment={**recipe.environment(), **config.env},
+                output=stage.log_dir / f"{stage.name}.out",
+                after=jobs[-1].stage if jobs else None,
+            )
+        )
+    return Launch(recipe, plan, config, tuple(jobs))
+
+
+def submit(launch: Launch, cluster: Cluster, *, command_line: Sequence[str]) -> LaunchRecords:
+    """Write the launch record, then submit all jobs in order.
+
+    Raises:
+        SubmissionError: a job was refused; those submitted before it are cancelled.
+        RecordError: the launch directory cannot be written.
+    """
+    label = re.sub(r"[^A-Za-z0-9_.]+", "-", launch.recipe.label).strip("-.") or "recipe"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
+    records = LaunchRecords.create(launch.launches_dir, name)
+    records.write_launch(
+        {
+            "id": records.directory.name,
+            "created": time.time(),
+            "command_line": list(command_line),
+            "working_dir": str(Path.cwd()),
+            "recipe_dir": str(launch.recipe.directory),
+            "code_root": str(launch.recipe.code_root),
+            "git": git_state(launch.recipe.code_root),
+            "versions": _versions(),
+            "config": to_record(launch.config),
+            "plan": launch.plan.to_record(),
+            "jobs": [job.to_record() for job in launch.jobs],
+        }
+    )
+    submitted: list[str] = []
+    try:
+        for job in launch.jobs:
+            handle = cluster.submit(job, launch, records)
+            records.append(
+                LAUNCH,
+                "submitted",
+                stage=job.stage,
+                job_id=handle.job_id,
+                process=handle.process.to_record() if handle.process else None,
+            )
+            submitted.append(job.stage)
+    except (OSError, RuntimeError, LauncherError) as error:
+        cancel(records, submitted, cluster)
+        undone = f" What had been submitted is cancelled: {', '.join(submitted)}."
+        raise SubmissionError(
+            f"could not submit {job.stage}: {error}.{undone if submitted else ''}"
+        ) from error
+    return records
+
+
+def cancel(
+    records: LaunchRecords, stages: Sequence[str], cluster: Cluster, *, force: bool = False
+) -> list[str]:
+    """Ask the jobs of these stages to stop, the last in the chain first; return those asked.
+
+    First on record, then by signal: a job that is only starting, and so cannot be signalled yet,
+    looks at the record.
+    """
+    open_stages = [stage for stage in stages if not job_status(records, stage).has_ended]
+    if open_stages:
+        records.append(LAUNCH, "cancel_requested", stages=open_stages)
+    for stage in reversed(open_stages):
+        cluster.cancel(job_status(records, stage), force=force)
+    return open_stages
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return commit and changed files of a work tree; None outside of git, or without git."""
+
+    def ask(*arguments: str) -> str | None:
+        command = ["git", "-C", str(folder), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    if commit is None:
+        return None
+    changed = (ask("status", "--porcelain", "--untracked-files=no") or "").splitlines()
+    return {"commit": commit, "changed_files": [line[3:] for line in changed]}
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("submitit", "hydra-core", "omegaconf", "rich")
+    return {
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "platform": platform.platform(),
+        **{name: version(name) for name in names},
+    }

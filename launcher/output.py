@@ -1,0 +1,59 @@
+"""Reading what a stage printed: its latest line, and the lines that say why it failed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_TAIL_BYTES = 64 * 1024
+_MAX_REASON_LINES = 14
+# The head of an ESPnet3 log record: [host] 2026-11-22 14:03:00 UTC (file.py:12) INFO:<tab>[stage]
+_RECORD_HEAD = re.compile(
+    r"^\[[^\]]*\] \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [^(]*\([^)]*\) (?P<level>[A-Z]+):\t\[[^\]]*\] "
+)
+_ENDING = re.compile(r"=== \[(FAILED|INTERRUPTED)\] stage: ")
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def last_line(path: Path) -> str:
+    """Return the latest line with something on it, without the head of a log record.
+
+    Of a progress bar, which rewrites its line with carriage returns, it is the latest state.
+    """
+    for line in reversed(_tail(path, 8 * 1024)):
+        message = _RECORD_HEAD.sub("", line).strip()
+        if message:
+            return message
+    return ""
+
+
+def failure_lines(path: Path) -> list[str]:
+    """Return the last lines of a failed stage's output that say why it failed.
+
+    They begin at the framework's FAILED line, else at the last traceback, else they are simply the
+    last ones; a long stretch keeps its first and its last lines.
+    """
+    lines = _tail(path, _TAIL_BYTES)
+    starts = [number for number, line in enumerate(lines) if _ENDING.search(line)] or [
+        number for number, line in enumerate(lines) if line.startswith("Traceback (most recent")
+    ]
+    told = lines[starts[-1] :] if starts else lines[-_MAX_REASON_LINES:]
+    told = [_RECORD_HEAD.sub("", line) for line in told if line.strip()]
+    if len(told) > _MAX_REASON_LINES:
+        told = [*told[:3], "  …", *told[4 - _MAX_REASON_LINES :]]
+    return told
+
+
+def _tail(path: Path, num_bytes: int) -> list[str]:
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - num_bytes))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return []
+    lines = text.split("\n")
+    if size > num_bytes:
+        lines = lines[1:]  # the first one is cut
+    shown = (line.rstrip("\r").rpartition("\r")[2] for line in lines)
+    return [_TERMINAL_CODES.sub("", line).rstrip() for line in shown]

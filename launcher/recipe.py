@@ -1,0 +1,118 @@
+"""The recipe to launch, and the arguments that its ``run.py`` gets."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.errors import UsageError
+
+DEFAULT_RECIPE = Path("egs3/mini_an4/asr")
+STANDARD_CONFIGS = ("training", "inference", "metrics")
+_PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A folder with a ``run.py``, and the top of the code that it belongs to."""
+
+    directory: Path
+    code_root: Path
+
+    @property
+    def label(self) -> str:
+        """Short name for people: ``mini_an4/asr`` for ``…/egs3/mini_an4/asr``."""
+        return "/".join(part for part in self.directory.parts[-2:] if part != os.sep)
+
+    @property
+    def python_path(self) -> list[Path]:
+        """Folders from which the recipe may import besides its own and what is installed."""
+        project = project_root()
+        is_checkout = (project / "pyproject.toml").exists()
+        return list(dict.fromkeys([self.code_root, *([project] if is_checkout else [])]))
+
+    def environment(self) -> dict[str, str]:
+        """Return what the probe and the stages need in their environment."""
+        inherited = os.environ.get("PYTHONPATH")
+        paths = [*map(str, self.python_path), *([inherited] if inherited else [])]
+        # Unbuffered, so that the raw output shows what happened before a crash.
+        return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def project_root() -> Path:
+    """Return the folder that holds the ``launcher`` package."""
+    return Path(__file__).resolve().parent.parent
+
+
+def find_recipe(asked: str | None, *, working_dir: Path) -> Recipe:
+    """Return the recipe asked for, else the working directory's, else the project's default.
+
+    Raises:
+        UsageError: there is no ``run.py`` there.
+    """
+    if asked is not None:
+        directory = working_dir / Path(asked).expanduser()
+    elif (working_dir / "run.py").is_file():
+        directory = working_dir
+    else:
+        directory = project_root() / DEFAULT_RECIPE
+    directory = directory.resolve()
+    if directory.name == "run.py" and directory.is_file():
+        directory = directory.parent
+    if not (directory / "run.py").is_file():
+        what = "no run.py in it" if directory.is_dir() else "no such folder"
+        raise UsageError(
+            f"{directory} is not a recipe: {what}. "
+            "Give the folder of a recipe with --recipe DIR, or change into one."
+        )
+    return Recipe(directory, _code_root(directory))
+
+
+def recipe_arguments(given: Sequence[str], recipe: Recipe, *, working_dir: Path) -> list[str]:
+    """Return the arguments for ``run.py``, which runs in the recipe's folder.
+
+    With no ``--*_config`` flag given, the standard configs of the recipe are passed where they
+    exist. A relative path that exists in the working directory is passed as an absolute one.
+    """
+    arguments = [_absolute(argument, recipe, working_dir) for argument in given]
+    if not any(is_config_flag(argument) for argument in given):
+        for role in STANDARD_CONFIGS:
+            if (recipe.directory / "conf" / f"{role}.yaml").is_file():
+                arguments += [f"--{role}_config", f"conf/{role}.yaml"]
+    return arguments
+
+
+def is_config_flag(argument: str) -> bool:
+    """Tell whether an argument is ``--something_config`` or ``--something_config=VALUE``."""
+    return argument.startswith("--") and argument.split("=", 1)[0].endswith("_config")
+
+
+def _absolute(argument: str, recipe: Recipe, working_dir: Path) -> str:
+    flag, equals, value = (
+        argument.partition("=") if argument.startswith("-") else ("", "", argument)
+    )
+    # A bare word such as a stage name is no path, even where a file has that name.
+    looks_like_path = "/" in value or value.endswith((".yaml", ".yml"))
+    if looks_like_path and working_dir != recipe.directory and (working_dir / value).exists():
+        value = os.path.normpath(working_dir / value)
+    return f"{flag}{equals}{value}"
+
+
+def _code_root(directory: Path) -> Path:
+    """Return the git top level, else the nearest folder with a project file, else the recipe."""
+    folders = [directory, *directory.parents]
+    for folder in folders:
+        if (folder / ".git").exists():
+            return folder
+    for folder in folders:
+        if any((folder / name).is_file() for name in _PROJECT_FILES):
+            return folder
+    return directory
+
+
+def default_python() -> str:
+    """Return the interpreter that runs the launcher, as it was called (a venv's stays one)."""
+    return sys.executable

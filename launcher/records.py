@@ -1,0 +1,127 @@
+"""The launch directory: what was launched, and what has happened since.
+
+::
+
+    <launches>/20261122-141530-mini_an4-asr/     0700
+    ├── launch.json          command line, plan, jobs, versions; written once, before anything is submitted
+    ├── events/launch.jsonl  submitted, cancel_requested: by launcher processes
+    ├── events/<stage>.jsonl waiting, started, ended: by the job of that stage
+    └── submitit/            what submitit keeps: pickles and the job process's own output
+
+An event is one JSON line written by one ``write`` call to a file opened for appending, so writers
+never mix and a reader at any moment, in any process, sees whole events (and at worst a last line
+half-written by a machine that crashed, which is skipped and reported).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import RecordError
+
+SCHEMA = 1
+LAUNCH = "launch"
+
+
+@dataclass(frozen=True)
+class LaunchRecords:
+    """The launch directory at ``directory``."""
+
+    directory: Path
+
+    @classmethod
+    def create(cls, parent: Path, name: str) -> LaunchRecords:
+        """Make a new launch directory, ``name`` or ``name-2``, ``name-3``, … under ``parent``.
+
+        Raises:
+            RecordError: the directory cannot be made.
+        """
+        try:
+            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory = _make_first_free(parent, name)
+            (directory / "events").mkdir(mode=0o700)
+        except OSError as error:
+            raise RecordError(
+                f"cannot write launch records under {parent}: {error.strerror}. "
+                "Choose another folder with launches_dir=PATH."
+            ) from error
+        return cls(directory)
+
+    def write_launch(self, record: Mapping[str, Any]) -> None:
+        """Write ``launch.json`` whole: to a temporary file, then renamed into place."""
+        temporary = self.directory / ".launch.json.tmp"
+        try:
+            with temporary.open("w") as file:
+                json.dump({"schema": SCHEMA, **record}, file, indent=2, ensure_ascii=False)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.directory / "launch.json")
+        except OSError as error:
+            raise RecordError(f"cannot write {self.directory}: {error.strerror}") from error
+
+    def read_launch(self) -> dict[str, Any]:
+        """Read ``launch.json`` back.
+
+        Raises:
+            RecordError: it is missing, not whole, or of another schema.
+        """
+        path = self.directory / "launch.json"
+        try:
+            record = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise RecordError(f"{path} cannot be read as a launch record: {error}") from error
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            raise RecordError(f"{path} is not a launch record of schema {SCHEMA}")
+        return record
+
+    def append(self, journal: str, event: str, **fields: Any) -> None:
+        """Append one event to the journal of a stage, or to that of the launch (``LAUNCH``)."""
+        line = json.dumps({"time": time.time(), "event": event, **fields}, ensure_ascii=False)
+        descriptor = os.open(self._journal(journal), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, line.encode() + b"\n")
+        finally:
+            os.close(descriptor)
+
+    def events(self, journal: str) -> list[dict[str, Any]]:
+        """Return the events of a journal in the order they were written; damaged lines left out."""
+        return self.events_and_damage(journal)[0]
+
+    def events_and_damage(self, journal: str) -> tuple[list[dict[str, Any]], int]:
+        """Return the events of a journal, and how many of its lines are not whole events."""
+        try:
+            lines = self._journal(journal).read_bytes().splitlines()
+        except FileNotFoundError:
+            return [], 0
+        parsed = [_parse(line) for line in lines]
+        whole = [event for event in parsed if event is not None]
+        return whole, len(parsed) - len(whole)
+
+    def _journal(self, journal: str) -> Path:
+        return self.directory / "events" / f"{journal}.jsonl"
+
+
+def _make_first_free(parent: Path, name: str) -> Path:
+    attempt = 1
+    while True:
+        directory = parent / (name if attempt == 1 else f"{name}-{attempt}")
+        try:
+            directory.mkdir(mode=0o700)
+        except FileExistsError:
+            attempt += 1
+        else:
+            return directory
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and {"time", "event"} <= event.keys() else None

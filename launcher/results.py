@@ -1,0 +1,64 @@
+"""The figures that stages report: ``results`` in ``<stage>.metadata.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+# Error rates are reported in percent.
+_PERCENT = ("WER", "CER", "TER", "SER", "EER", "PER")
+
+
+def read_results(path: Path, *, not_before: float) -> dict[str, Any]:
+    """Return a stage's results; none when the metadata is of an earlier run.
+
+    Args:
+        path: the metadata file.
+        not_before: when this run started, in seconds since the epoch.
+    """
+    try:
+        if path.stat().st_mtime < not_before:
+            return {}
+        results = json.loads(path.read_text(encoding="utf-8")).get("results")
+    except (OSError, ValueError, AttributeError):
+        return {}
+    return results if isinstance(results, dict) else {}
+
+
+def figure_lines(results: Mapping[str, Any]) -> list[str]:
+    """Put results into lines: single figures on one, then one per metric, over all data sets.
+
+    ``{"test": {"WER": 3.0, "CER": 1.2}}`` gives ``["WER test 3.0 %", "CER test 1.2 %"]``.
+    """
+    by_metric: dict[str, list[str]] = {}
+    single: list[str] = []
+    for path, value in _figures(results, ()):
+        *where, metric = path
+        if where:
+            label = " ".join(where)
+            by_metric.setdefault(metric, []).append(f"{label} {_format(metric, value)}")
+        else:
+            single.append(f"{metric} {_format(metric, value)}")
+    lines = [", ".join(single)] if single else []
+    return lines + [f"{metric} {', '.join(values)}" for metric, values in by_metric.items()]
+
+
+def _figures(
+    node: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], float | str]]:
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _figures(value, (*path, str(key)))
+        elif isinstance(value, (int, float, str)):
+            yield (*path, str(key)), value
+
+
+def _format(metric: str, value: float | str) -> str:
+    if isinstance(value, str) or isinstance(value, bool):
+        return str(value)
+    if metric.upper().endswith(_PERCENT):
+        # One decimal, two where one would show a small rate as nothing.
+        return f"{value:.1f} %" if value == 0 or value >= 1 else f"{value:.2f} %"
+    return str(value) if isinstance(value, int) else f"{value:.4g}"
