@@ -7,20 +7,22 @@ login node.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from launcher.errors import LauncherError
 
+TYPE_CHECKING = False  # not imported from typing, which takes as long as the rest
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from launcher.launch import Launch
 
 _DESCRIPTION = "Submit each stage of a recipe as its own job, in canonical order."
 _EPILOG = """\
-Other flags go to the recipe's run.py. key=value changes a setting of the launcher (launcher/conf).
-With no --*_config flag, the recipe's conf/training.yaml, inference.yaml and metrics.yaml are passed.
+Other flags go to the recipe's run.py. key=value changes a setting of launcher/conf.
+With no --*_config flag, the recipe's conf/training.yaml, inference.yaml and metrics.yaml
+are passed to it where they exist.
 
 examples:
   python -m launcher --stages train infer --follow
@@ -49,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         usage="%(prog)s [run] [options] [flags of run.py] [key=value …]",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_help_formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--cluster", metavar="NAME", help="where jobs run (default: local)")
@@ -75,6 +77,15 @@ def build_parser() -> argparse.ArgumentParser:
         help="show what would be submitted; create and submit nothing",
     )
     return parser
+
+
+def _help_formatter(prog: str) -> argparse.HelpFormatter:
+    # With the width given, argparse does not import shutil for it: 6 ms of some 40.
+    try:
+        width = os.get_terminal_size(sys.stdout.fileno()).columns
+    except (OSError, ValueError):
+        width = 80
+    return argparse.RawDescriptionHelpFormatter(prog, width=min(width, 100) - 2)
 
 
 def split_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
@@ -105,6 +116,8 @@ def split_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str],
 
 def _run(command_line: list[str]) -> int:
     options, settings, passed_on = split_arguments(command_line)
+
+    from pathlib import Path
 
     from launcher import registry
     from launcher.config import load_config

@@ -140,13 +140,13 @@ def _apply(config: DictConfig, text: str) -> None:
 def _unknown_setting(config: DictConfig, key: str) -> str:
     known = [
         name if name not in GROUPS else f"{name}.{inner}"
-        for name in config
+        for name in map(str, config)
         for inner in (config[name] if name in GROUPS else [name])
         if inner != "name"
     ]
     return (
-        f"the launcher has no setting '{key}'.{did_you_mean(key, map(str, known))} "
-        f"Settings: {', '.join(map(str, known))}."
+        f"the launcher has no setting '{key}'.{did_you_mean(key, known)} "
+        f"Settings: {', '.join(known)}."
     )
 
 

@@ -15,8 +15,9 @@ A message says what was asked, what was found, and what to type next.
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
+TYPE_CHECKING = False  # `launcher --help` has no time for typing and difflib
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class LauncherError(Exception):
@@ -59,5 +60,7 @@ class StageFailed(LauncherError):
 
 def did_you_mean(asked: str, known: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name nearest to what was asked, or ``""``."""
+    import difflib
+
     nearest = difflib.get_close_matches(asked, list(known), n=1)
     return f" Did you mean '{nearest[0]}'?" if nearest else ""

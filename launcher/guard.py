@@ -5,17 +5,19 @@ the job is over, whichever way it ends:
 
 - a signal to the guard goes to the command's process group; after SIGTERM, SIGINT or SIGHUP the
   command has ``GRACE_S`` seconds before SIGKILL;
-- end-of-file on standard input means that the job process is gone (even by SIGKILL, which no handler
-  sees): the command is stopped the same way, within five seconds at most;
+- end-of-file on standard input means that the job process is gone, even by
+  SIGKILL, which no handler sees: the command is stopped the same way, in five seconds at most;
 - should the guard itself be killed, the kernel kills the command (PR_SET_PDEATHSIG);
 - processes that the command left behind, detached ones included, are killed when it ends: the guard
   is their subreaper (prctl(2), PR_SET_CHILD_SUBREAPER).
 
-The exit status is the command's, or 128 + signal as a shell has it; 127 and 126 when it cannot start.
+The exit status is the command's, or 128 + signal as a shell has it; 127 or 126 when it cannot
+start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -96,11 +98,9 @@ def _children() -> list[int]:
 
 
 def _signal_group(pid: int, signum: int) -> None:
-    try:
+    # PermissionError is what macOS says of a group of zombies.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signum)
-    except (ProcessLookupError, PermissionError):
-        # PermissionError: macOS says so for a group of zombies.
-        pass
 
 
 def _prctl(option: int, value: int) -> None:

@@ -125,7 +125,7 @@ def _log_dir(system: Any, stage: str) -> str:
     if directories is not None:
         directory = directories.get(stage) or directories["default"]
     else:  # espnet 202611 and later
-        from espnet3.contract.stages import stage_log_dir  # type: ignore[import-not-found]
+        from espnet3.contract.stages import stage_log_dir
 
         directory = stage_log_dir(system, stage)
     return str(Path(directory).resolve())

@@ -1,7 +1,8 @@
 """Identity of a process that outlives the one that started it.
 
 A process id alone is reused by the kernel; together with the start time in ``/proc/<pid>/stat``
-(field 22 of proc(5), clock ticks since boot), the boot id and the host it names one process for ever.
+(field 22 of proc(5), clock ticks since boot), the boot id and the host it names one process for
+ever.
 """
 
 from __future__ import annotations

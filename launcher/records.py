@@ -3,7 +3,7 @@
 ::
 
     <launches>/20261122-141530-mini_an4-asr/     0700
-    ├── launch.json          command line, plan, jobs, versions; written once, before anything is submitted
+    ├── launch.json          command line, plan, jobs, versions; written before submitting
     ├── events/launch.jsonl  submitted, cancel_requested: by launcher processes
     ├── events/<stage>.jsonl waiting, started, ended: by the job of that stage
     └── submitit/            what submitit keeps: pickles and the job process's own output

@@ -123,7 +123,7 @@ def failure_report(row: Row) -> list[str]:
 
 
 def duration(seconds: float | None) -> str:
-    """Put seconds into a form that is read at a glance: ``0.4 s``, ``42 s``, ``3:07``, ``1:02:03``."""
+    """Put seconds into what is read at a glance: ``0.4 s``, ``42 s``, ``3:07``, ``1:02:03``."""
     if seconds is None:
         return ""
     if seconds < 9.95:

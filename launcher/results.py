@@ -56,7 +56,7 @@ def _figures(
 
 
 def _format(metric: str, value: float | str) -> str:
-    if isinstance(value, str) or isinstance(value, bool):
+    if isinstance(value, (str, bool)):
         return str(value)
     if metric.upper().endswith(_PERCENT):
         # One decimal, two where one would show a small rate as nothing.

@@ -55,7 +55,7 @@ def job_status(records: LaunchRecords, stage: str) -> JobStatus:
     return replace(
         status,
         state=FAILED,
-        reason="its process is gone and left no result: killed with SIGKILL, or the machine stopped",
+        reason="its process is gone without a result: killed by SIGKILL, or the machine stopped",
     )
 
 
