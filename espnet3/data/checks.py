@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from espnet3.data.audio import REMEDY, read_audio, read_header
 from espnet3.data.dataset import transcript
+from espnet3.data.pairing import some
 from espnet3.utils.errors import DataError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from lhotse.cut import Cut
 
 AudioCheck = Literal["none", "header", "samples"]
-_LISTED = 3
 
 
 def check_cuts(
@@ -48,13 +48,13 @@ def check_cuts(
     duplicates = [utterance_id for utterance_id, count in counts.items() if count > 1]
     if duplicates:
         raise DataError(
-            f"The split '{name}' holds {_some(duplicates)} more than once. Every utterance needs "
+            f"The split '{name}' holds {some(duplicates)} more than once. Every utterance needs "
             "an id of its own: mend the transcript, or name each data set once in the config."
         )
     silent = [cut.id for cut in utterances if not transcript(cut)]
     if silent:
         raise DataError(
-            f"The split '{name}' has no transcript for {_some(silent)}. Give one, or leave the "
+            f"The split '{name}' has no transcript for {some(silent)}. Give one, or leave the "
             "utterance out."
         )
     _check_rates(utterances, name, sample_rate_hz)
@@ -103,9 +103,3 @@ def _check_audio(recording: Recording, name: str, *, decode: bool) -> None:
             f"The split '{name}': {path} holds {num_samples} samples, its manifest says "
             f"{recording.num_samples}: it is truncated or was altered. {REMEDY}"
         )
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(sorted(names)[:_LISTED])
-    more = len(names) - _LISTED
-    return f"{shown} and {more} more" if more > 0 else shown

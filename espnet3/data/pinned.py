@@ -7,12 +7,13 @@ it. Both appear whole or not at all, and each has a marker with what it was made
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
+import shutil
 import tempfile
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -62,10 +63,7 @@ class PinnedSourceBuilder(DatasetBuilder):
         self, *, recipe_dir: Path, data_dir: Path, source: str | None = None
     ) -> bool:
         """Return whether the verified source is in place, and is the one that is named."""
-        given = self._given_source(source, recipe_dir)
-        reasons = self._placed(data_dir).reasons_to_redo()
-        if given is not None and not reasons:
-            reasons = self._named(data_dir, given).reasons_to_redo()
+        reasons = self._reasons_to_prepare(data_dir, self._given_source(source, recipe_dir))
         return _say(reasons, "source", data_dir / "source")
 
     def prepare_source(
@@ -84,6 +82,8 @@ class PinnedSourceBuilder(DatasetBuilder):
             f"training config, or the environment variable {self.source_variable}."
         )
         with _one_at_a_time(data_dir):
+            if not self._reasons_to_prepare(data_dir, given):
+                return  # another process was faster
             with atomic_directory(data_dir / "source") as folder:
                 with tempfile.TemporaryDirectory(dir=data_dir, prefix=".fetch.") as scratch:
                     origin = given or self.fetch(Path(scratch), advice=advice)
@@ -114,6 +114,8 @@ class PinnedSourceBuilder(DatasetBuilder):
         """
         built = self._built(data_dir)
         with _one_at_a_time(data_dir):
+            if not built.reasons_to_redo():
+                return  # another process was faster
             built.forget()
             with atomic_directory(data_dir / "utterances") as folder:
                 self.make_utterances(data_dir / "source", folder)
@@ -121,6 +123,12 @@ class PinnedSourceBuilder(DatasetBuilder):
                 cuts = load_cuts(manifest, data_dir=data_dir)
                 check_cuts(cuts, name=manifest.name.removesuffix(SUFFIX), audio="samples")
             built.mark_done(_files(data_dir / "utterances"))
+
+    def _reasons_to_prepare(self, data_dir: Path, given: Path | None) -> list[str]:
+        reasons = self._placed(data_dir).reasons_to_redo()
+        if given is not None and not reasons:
+            reasons = self._named(data_dir, given).reasons_to_redo()
+        return reasons
 
     def _placed(self, data_dir: Path) -> Reuse:
         return Reuse(data_dir / ".source.done.json", {"sha256": self.source_sha256})
@@ -152,11 +160,20 @@ class PinnedSourceBuilder(DatasetBuilder):
         return path
 
 
-def _one_at_a_time(data_dir: Path) -> FileLock:
-    """Return the lock that keeps two processes from making the same data side by side."""
+@contextmanager
+def _one_at_a_time(data_dir: Path) -> Iterator[None]:
+    """Keep two processes from making the same data side by side, and clear up after killed ones."""
     with storage_errors(data_dir):
         data_dir.mkdir(parents=True, exist_ok=True)
-        return FileLock(data_dir / ".create_dataset.lock")
+        lock = FileLock(data_dir / ".create_dataset.lock")
+        lock.acquire()
+    try:
+        for pattern in (".fetch.*", ".*.partial", ".*.retired"):
+            for left in data_dir.glob(pattern):
+                shutil.rmtree(left, ignore_errors=True)
+        yield
+    finally:
+        lock.release()
 
 
 def _say(reasons: list[str], what: str, folder: Path) -> bool:
@@ -172,13 +189,12 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _identity(path: Path) -> Mapping[str, Any]:
-    """Return path, size and modification time; of a folder, those of all its files together."""
-    seen = [
-        [each.relative_to(path).as_posix(), each.stat().st_size, each.stat().st_mtime_ns]
-        for each in (_files(path) if path.is_dir() else [path])
-    ]
-    return {"path": str(path), "files": seen if len(seen) == 1 else _digest(seen)}
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+    """Return what changes when a source does, without reading it all: sizes and times."""
+    if path.is_file():
+        status = path.stat()
+        return {"path": str(path), "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    listing = hashlib.sha256()
+    for each in _files(path):
+        status = each.stat()
+        listing.update(f"{each.relative_to(path)} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return {"path": str(path), "files": listing.hexdigest()}
