@@ -1,0 +1,1 @@
+"""From cuts on disk to batches of features and token ids."""

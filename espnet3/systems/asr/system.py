@@ -1,0 +1,56 @@
+"""The ASR system: each stage is one function of a module beside this one.
+
+The modules are imported when their stage runs: planning a run needs neither torch nor lhotse.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from espnet3.systems.base.system import BaseSystem
+
+
+class ASRSystem(BaseSystem):
+    """Speech recognition from data to a packed model."""
+
+    def create_dataset(self) -> dict[str, Any]:  # type: ignore[override]
+        """Fetch and prepare the data; see :mod:`espnet3.data`."""
+        from espnet3.data import create_dataset
+
+        return create_dataset(self.training_config)
+
+    def train_tokenizer(self) -> dict[str, Any]:
+        """Train the tokenizer on the training transcripts."""
+        from espnet3.systems.asr.tokenizer import run_train_tokenizer
+
+        return run_train_tokenizer(self)
+
+    def collect_stats(self) -> dict[str, Any]:
+        """Compute the global statistics of the training features."""
+        from espnet3.systems.asr.training import run_collect_stats
+
+        return run_collect_stats(self)
+
+    def train(self) -> dict[str, Any]:
+        """Train the recogniser, or go on where a signal ended it."""
+        from espnet3.systems.asr.training import run_train
+
+        return run_train(self)
+
+    def infer(self) -> dict[str, Any]:
+        """Decode the test sets."""
+        from espnet3.systems.asr.inference import run_infer
+
+        return run_infer(self)
+
+    def measure(self) -> dict[str, Any]:
+        """Score what ``infer`` wrote."""
+        from espnet3.systems.asr.scoring import run_measure
+
+        return run_measure(self)
+
+    def pack_model(self) -> dict[str, Any]:
+        """Pack what recognition needs into one file."""
+        from espnet3.systems.asr.packing import run_pack_model
+
+        return run_pack_model(self)

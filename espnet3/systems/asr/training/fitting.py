@@ -1,0 +1,154 @@
+"""Setting up Lightning for one run, and running it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from torch.utils.data import DataLoader, IterableDataset
+
+from espnet3.systems.asr.data.batches import Batch, BatchMaker, Position
+from espnet3.systems.asr.data.datasets import CutSource
+from espnet3.systems.asr.data.endless import START, EndlessBatches
+from espnet3.systems.asr.data.feature_store import FeatureStore
+from espnet3.systems.asr.data.valid import ValidationBatches
+from espnet3.systems.asr.features import LogMel
+from espnet3.systems.asr.model import CTCModel
+from espnet3.systems.asr.tokenizer import Tokenizer
+from espnet3.systems.asr.training.checkpoint_io import AtomicCheckpointIO
+from espnet3.systems.asr.training.interruption import Interruption
+from espnet3.systems.asr.training.module import CTCTraining
+from espnet3.systems.asr.training.progress import TerminalProgress
+from espnet3.systems.asr.training.run_folder import RunFolder
+from espnet3.systems.asr.training.run_keeper import RunKeeper
+from espnet3.systems.asr.training.validation import Validator
+from espnet3.systems.asr.training_config import LoaderConfig, TrainingConfig
+
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    config: TrainingConfig,
+    model: CTCModel,
+    tokenizer_model: bytes,
+    train: CutSource,
+    valid: CutSource,
+    run: RunFolder,
+) -> dict[str, Any]:
+    """Train ``model`` from the newest checkpoint of ``run`` on; return the run's figures."""
+    checkpoint = run.newest_checkpoint()
+    start, start_step = START, 0
+    if checkpoint is not None:
+        start, start_step = resume_point(checkpoint)
+        logger.info("Going on from %s: step %d", checkpoint, start_step)
+    tokenizer = Tokenizer(tokenizer_model)
+    trainer = build_trainer(config, start_step)
+    rank, world_size = trainer.global_rank, trainer.world_size
+    module = CTCTraining(model, config)
+    interruption = Interruption()
+    keeper = RunKeeper(
+        config.trainer,
+        run.checkpoints,
+        Validator(_valid_loader(config, tokenizer, valid, rank, world_size), tokenizer),
+        interruption,
+        recogniser={"config": asdict(config), "tokenizer": tokenizer_model},
+    )
+    trainer.callbacks.insert(0, keeper)
+    batches = EndlessBatches(
+        train.epoch_cuts,
+        BatchMaker(_store(config, config.dataloader.train), tokenizer),
+        config.dataloader.train,
+        speed_factors=config.augmentation.speed_factors,
+        seed=config.seed,
+        total_batches=config.trainer.max_steps * config.trainer.accumulate_grad_batches,
+        rank=rank,
+        world_size=world_size,
+        start=start,
+    )
+    with interruption.restored_afterwards(), warnings.catch_warnings():
+        _silence_lightning()
+        trainer.fit(
+            module,
+            _loader(batches, config.dataloader.train),
+            ckpt_path=str(checkpoint) if checkpoint else None,
+        )
+        keeper.finish(trainer, module)
+    return keeper.results()
+
+
+def build_trainer(config: TrainingConfig, start_step: int) -> Trainer:
+    """Return the Lightning trainer; validation and checkpoints are the run keeper's."""
+    settings = config.trainer
+    exp_dir = Path(config.exp_dir)
+    loggers: list[Logger] = [
+        TensorBoardLogger(exp_dir, name="", version="tensorboard"),
+        # Lightning's CSV logger empties its folder: a resumed run gets one of its own.
+        CSVLogger(exp_dir, name="metrics", version=f"from_step{start_step:08d}"),
+    ]
+    return Trainer(
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
+        strategy=settings.strategy,
+        precision=settings.precision,  # type: ignore[arg-type]
+        max_steps=settings.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        gradient_clip_val=settings.gradient_clip_val,
+        logger=loggers,
+        log_every_n_steps=settings.log_every_n_steps,
+        callbacks=[TerminalProgress(settings.max_steps)],
+        plugins=[AtomicCheckpointIO()],
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+def resume_point(checkpoint: Path) -> tuple[Position, int]:
+    """Return the place in the data and the step after which ``checkpoint`` was written."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    state = content["callbacks"][RunKeeper.__qualname__]
+    return Position(*state["position"]), int(state["step"])
+
+
+def _store(config: TrainingConfig, loader: LoaderConfig) -> FeatureStore:
+    return FeatureStore(LogMel(config.features), cache_mb=loader.cache_mb)
+
+
+def _valid_loader(
+    config: TrainingConfig, tokenizer: Tokenizer, valid: CutSource, rank: int, world_size: int
+) -> DataLoader[Batch]:
+    settings = config.dataloader.valid
+    make_batch = BatchMaker(_store(config, settings), tokenizer)
+    batches = ValidationBatches(valid.cuts, make_batch, settings, rank, world_size)
+    return _loader(batches, settings)
+
+
+def _loader(batches: IterableDataset[Batch], settings: LoaderConfig) -> DataLoader[Batch]:
+    return DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=settings.num_workers,
+        # A recipe's own dataset package cannot be pickled for spawned workers.
+        multiprocessing_context="fork" if settings.num_workers else None,
+        # Its own generator: making an iterator must not draw from the global one.
+        generator=torch.Generator(),
+    )
+
+
+def _silence_lightning() -> None:
+    """Leave out what does not apply to an endless loader without Lightning's validation."""
+    for message in (
+        ".*does not have many workers.*",
+        ".*`IterableDataset` has `__len__` defined.*",
+        ".*You defined a `validation_step`.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)

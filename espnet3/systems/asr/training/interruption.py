@@ -1,0 +1,59 @@
+"""Signals that ask a training run to save and end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+# SIGTERM: the scheduler's or a person's kill. SIGUSR2: Slurm's warning before the time limit, as
+# submitit sets it. SIGINT: Ctrl-C.
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+
+
+class Interruption:
+    """Remembers the first signal; training asks for it where its state is whole."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+
+    def install(self) -> None:
+        """Take over the signals. Lightning sets its own when fitting begins: call it after."""
+        if threading.current_thread() is threading.main_thread():
+            for signum in _SIGNALS:
+                signal.signal(signum, self._remember)
+
+    @contextmanager
+    def restored_afterwards(self) -> Iterator[None]:
+        """Give the signals back to their earlier handlers at the end of the block."""
+        earlier = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+        try:
+            yield
+        finally:
+            if threading.current_thread() is threading.main_thread():
+                for signum, handler in earlier.items():
+                    signal.signal(signum, handler)
+
+    def requested(self, trainer: Any) -> bool:
+        """Whether any rank has been asked to end; all ranks get the same answer."""
+        if trainer.world_size == 1:
+            return self.signum is not None
+        asked = trainer.strategy.reduce_boolean_decision(self.signum is not None, all=False)
+        if asked and self.signum is None:
+            self.signum = signal.SIGTERM
+        return bool(asked)
+
+    def _remember(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt  # a second Ctrl-C does not wait
+        if self.signum is None:
+            logger.info(
+                "%s received: saving a checkpoint after this step", signal.Signals(signum).name
+            )
+        self.signum = signum
