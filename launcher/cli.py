@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from launcher.launch import Launch
 
+_LIBRARIES = ("hydra", "omegaconf", "rich", "submitit")
 _DESCRIPTION = "Submit each stage of a recipe as its own job, in canonical order."
 _EPILOG = """\
 Other flags go to the recipe's run.py. key=value changes a setting of launcher/conf.
@@ -40,6 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LauncherError as error:
         print(f"launcher: {error}", file=sys.stderr)
         return error.exit_status
+    except ModuleNotFoundError as error:
+        if error.name not in _LIBRARIES:
+            raise
+        print(
+            f"launcher: {sys.executable} lacks {error.name}. Type `make env` and use "
+            ".venv/bin/python, or install the project: python -m pip install -e .",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
 

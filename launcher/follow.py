@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -35,8 +37,8 @@ def follow(records: LaunchRecords, cluster: Cluster, console: Console | None = N
     from rich.console import Console
 
     console = console or Console(highlight=False)
-    watch = _Watch(records, cluster)
-    with _Interrupts(watch, console):
+    watch = _Watch(records, cluster, console)
+    with _counting_interrupts(watch):
         rows = _live(watch, console) if console.is_terminal else _lines(watch, console)
     _report(rows, console)
     if watch.interrupts:
@@ -45,42 +47,41 @@ def follow(records: LaunchRecords, cluster: Cluster, console: Console | None = N
 
 
 class _Watch:
-    """The rows of a launch as they are now, and the way to cancel it."""
+    """The rows of a launch as they are now; cancels it when Ctrl-C was pressed."""
 
-    def __init__(self, records: LaunchRecords, cluster: Cluster) -> None:
-        self.records, self.cluster = records, cluster
+    def __init__(self, records: LaunchRecords, cluster: Cluster, console: Console) -> None:
+        self.records, self.cluster, self.console = records, cluster, console
         self.jobs = records.read_launch()["jobs"]
         self.interrupts = 0
+        self._acted_on = 0
 
     def rows(self) -> list[Row]:
+        if self.interrupts > self._acted_on:
+            self._cancel(force=self._acted_on > 0)
+            self._acted_on = self.interrupts
         return [Row.of(job_status(self.records, job["stage"]), job) for job in self.jobs]
 
-    def cancel(self) -> None:
-        self.interrupts += 1
-        stages = [job["stage"] for job in self.jobs]
-        cancel(self.records, stages, self.cluster, force=self.interrupts > 1)
-
-
-class _Interrupts:
-    """While it is entered, Ctrl-C cancels instead of raising KeyboardInterrupt."""
-
-    def __init__(self, watch: _Watch, console: Console) -> None:
-        self.watch, self.console = watch, console
-
-    def __enter__(self) -> None:
-        self.before = signal.getsignal(signal.SIGINT)
-        if self.before is not signal.SIG_IGN:  # as a shell has it for a command sent to the back
-            signal.signal(signal.SIGINT, self._cancel)
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
-
-    def _cancel(self, _signum: int, _frame: FrameType | None) -> None:
-        first = self.watch.interrupts == 0
+    def _cancel(self, *, force: bool) -> None:
         self.console.print(
-            "cancelling the launch; Ctrl-C once more kills it" if first else "killing the launch"
+            "killing the launch" if force else "cancelling the launch; Ctrl-C once more kills it"
         )
-        self.watch.cancel()
+        cancel(self.records, [job["stage"] for job in self.jobs], self.cluster, force=force)
+
+
+@contextmanager
+def _counting_interrupts(watch: _Watch) -> Iterator[None]:
+    """While it is entered, Ctrl-C is counted instead of raising KeyboardInterrupt."""
+
+    def count(_signum: int, _frame: FrameType | None) -> None:
+        watch.interrupts += 1
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:  # as a shell sets it for a command in the background
+        signal.signal(signal.SIGINT, count)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _live(watch: _Watch, console: Console) -> list[Row]:

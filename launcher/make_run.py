@@ -1,0 +1,73 @@
+"""What ``make run`` and ``make test`` call: the Makefile's variables become a command line.
+
+They come through the environment and are split as a shell would split them, but no shell runs.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import MutableMapping
+
+_OPTIONS = ("CLUSTER", "CONTAINER", "RECIPE")
+_VARIABLES = (*_OPTIONS, "STAGES", "ARGS")
+# make's own, which would reach every stage and whatever make that calls.
+_MAKE_VARIABLES = (
+    "MAKEFLAGS",
+    "MFLAGS",
+    "MAKELEVEL",
+    "MAKEOVERRIDES",
+    "MAKE_TERMOUT",
+    "MAKE_TERMERR",
+)
+
+
+def take_variables(environment: MutableMapping[str, str]) -> dict[str, str]:
+    """Take make's variables out of the environment, so that no stage inherits them."""
+    for name in _MAKE_VARIABLES:
+        environment.pop(name, None)
+    return {name: environment.pop(name, "").strip() for name in _VARIABLES}
+
+
+def launcher_arguments(variables: dict[str, str]) -> list[str]:
+    """Return the launcher's command line.
+
+    Raises:
+        ValueError: a quote in STAGES or ARGS is not closed.
+    """
+    arguments = ["run", "--follow"]
+    for name in _OPTIONS:
+        if variables[name]:
+            arguments += [f"--{name.lower()}", variables[name]]
+    stages = _split("STAGES", variables)
+    if stages:
+        arguments += ["--stages", *stages]
+    return arguments + _split("ARGS", variables)
+
+
+def main(argv: list[str]) -> int:
+    """Launch; with ``pytest`` as the argument, become pytest with ARGS."""
+    variables = take_variables(os.environ)
+    try:
+        if argv == ["pytest"]:
+            command = [sys.executable, "-m", "pytest", *_split("ARGS", variables)]
+            os.execv(sys.executable, command)
+        arguments = launcher_arguments(variables)
+    except ValueError as error:
+        print(f"make: {error}", file=sys.stderr)
+        return 2
+    from launcher.cli import main as launch
+
+    return launch(arguments)
+
+
+def _split(name: str, variables: dict[str, str]) -> list[str]:
+    try:
+        return shlex.split(variables[name])
+    except ValueError as error:
+        raise ValueError(f"{name}={variables[name]} cannot be split into words: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
