@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,3 +47,27 @@ def load_splits(
         logger.info("The data is not ready, so create_dataset runs first: %s", error)
     create()
     return load()
+
+
+def fingerprint(cuts: CutSet) -> str:
+    """Return a hash of all that decoding depends on: manifests, and size and time of the audio."""
+    digest = hashlib.sha256()
+    for cut in cuts:
+        content = cut.to_dict()
+        digest.update(json.dumps(content, sort_keys=True, default=str).encode())
+        for path in sorted(_audio_files(content)):
+            status = Path(path).stat() if Path(path).exists() else None
+            digest.update(f"{path} {status and (status.st_size, status.st_mtime_ns)}".encode())
+    return digest.hexdigest()
+
+
+def _audio_files(content: Any) -> Iterator[str]:
+    """Yield the files that the recordings of a cut, as a nested mapping, are read from."""
+    if isinstance(content, dict):
+        for source in content.get("sources", []):
+            if source.get("type") == "file":
+                yield source["source"]
+        content = list(content.values())
+    if isinstance(content, list):
+        for each in content:
+            yield from _audio_files(each)
