@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +13,15 @@ from espnet3.utils.errors import DataError
 
 if TYPE_CHECKING:
     import numpy as np
+    import soundfile
 
 REMEDY = "Put a whole copy in its place, or remove it and run the create_dataset stage again."
 _FLOATING = ("FLOAT", "DOUBLE")
+# How libsndfile's log puts that a chunk of samples is shorter than its header says.
+_MENDED_LENGTH = re.compile(
+    r"^(?:data| *SSND|.*Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
+_LENGTH_UNKNOWN = 0x7FFFF000  # what programs write that could not go back to the header
 
 
 def read_audio(path: Path) -> tuple[np.ndarray, int]:
@@ -31,7 +38,7 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
     import soundfile
 
     with _readable(path), soundfile.SoundFile(str(path)) as stream:
-        announced, sample_rate_hz = stream.frames, stream.samplerate
+        announced, sample_rate_hz = _announced_samples(path, stream), stream.samplerate
         samples = stream.read(dtype="float64" if stream.subtype in _FLOATING else "int16")
     if samples.ndim != 1:
         raise DataError(f"{path} has {samples.shape[1]} channels, one is needed. Mix it down.")
@@ -70,6 +77,21 @@ def write_wav(path: Path, samples: np.ndarray, sample_rate_hz: int) -> None:
     encoded = io.BytesIO()
     soundfile.write(encoded, samples, sample_rate_hz, format="WAV", subtype="PCM_16")
     path.write_bytes(encoded.getvalue())
+
+
+def _announced_samples(path: Path, stream: soundfile.SoundFile) -> int:
+    """Return the length that the header states; libsndfile silently takes what is there instead."""
+    if stream.format == "NIST":
+        with path.open("rb") as header:
+            stated = re.search(rb"^sample_count -i (\d+)", header.read(1024), re.MULTILINE)
+        return int(stated[1]) if stated else stream.frames
+    mended = _MENDED_LENGTH.search(stream.extra_info)
+    if mended is None:
+        return stream.frames
+    stated_bytes, found_bytes = int(mended[1]), int(mended[2])
+    if stated_bytes <= found_bytes or stated_bytes >= _LENGTH_UNKNOWN:
+        return stream.frames
+    return stream.frames * stated_bytes // max(found_bytes, 1)
 
 
 @contextmanager
