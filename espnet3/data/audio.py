@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 REMEDY = "Put a whole copy in its place, or remove it and run the create_dataset stage again."
 _FLOATING = ("FLOAT", "DOUBLE")
 # How libsndfile's log puts that a chunk of samples is shorter than its header says.
-_MENDED_LENGTH = re.compile(
-    r"^(?:data| *SSND|.*Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE
-)
+_MENDED_LENGTH = re.compile(r"^(?:data| *Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
 _LENGTH_UNKNOWN = 0x7FFFF000  # what programs write that could not go back to the header
 
 
@@ -84,14 +82,14 @@ def _announced_samples(path: Path, stream: soundfile.SoundFile) -> int:
     if stream.format == "NIST":
         with path.open("rb") as header:
             stated = re.search(rb"^sample_count -i (\d+)", header.read(1024), re.MULTILINE)
-        return int(stated[1]) if stated else stream.frames
+        return int(stated[1] if stated else stream.frames)
     mended = _MENDED_LENGTH.search(stream.extra_info)
     if mended is None:
-        return stream.frames
+        return int(stream.frames)
     stated_bytes, found_bytes = int(mended[1]), int(mended[2])
     if stated_bytes <= found_bytes or stated_bytes >= _LENGTH_UNKNOWN:
-        return stream.frames
-    return stream.frames * stated_bytes // max(found_bytes, 1)
+        return int(stream.frames)
+    return int(stream.frames * stated_bytes // max(found_bytes, 1))
 
 
 @contextmanager
