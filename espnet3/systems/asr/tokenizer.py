@@ -222,12 +222,8 @@ def _too_large(model_type: str, vocab_size: int, largest: int) -> ConfigError:
 def _training_texts(system: BaseSystem, config: TrainingConfig) -> list[str]:
     """Return the transcripts of the training references, making the data where it is missing."""
     from espnet3.data import transcript
-    from espnet3.systems.asr.splits import load_splits
+    from espnet3.systems.asr.data.datasets import load_split
 
-    splits = load_splits(
-        config.dataset.train,
-        recipe_dir=config.recipe_dir,
-        data_dir=config.data_dir,
-        create=system.create_dataset,
-    )
-    return [transcript(cut) for cuts in splits for cut in cuts]
+    return [
+        transcript(cut) for cut in load_split(config, "train", create=system.create_dataset).cuts
+    ]
