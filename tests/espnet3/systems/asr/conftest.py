@@ -129,7 +129,11 @@ def small_configs(hostile_path: Path) -> dict[str, dict]:
     training = {
         **places,
         "dataset": {"train": [{"data_src_args": {"split": "train"}}]},
-        "tokenizer": {"model_type": "char", "save_path": str(recipe / "data" / "tokenizer")},
+        "tokenizer": {
+            "model_type": "char",
+            "vocab_size": 0,
+            "save_path": str(recipe / "data" / "tokenizer"),
+        },
         "features": {"sample_rate_hz": 8000, "num_mel_bins": 16},
         "model": {
             "num_layers": 1,

@@ -1,6 +1,8 @@
 """The SentencePiece tokenizer: ids, text, and settings that do not fit."""
 
+import gzip
 import re
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +117,41 @@ def test_a_damaged_tokenizer_is_named(tmp_path):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CheckpointError, match=re.escape(str(path))):
         Tokenizer.load(tmp_path)
+
+
+def test_the_stage_makes_the_data_first_and_keeps_an_unchanged_tokenizer(
+    small_system, small_configs, caplog
+):
+    caplog.set_level("INFO")
+    system = small_system("training")
+    assert system.train_tokenizer() == {"vocab_size": 10}  # 7 letters, blank, unknown, word start
+    assert system.calls == ["create_dataset"]
+    assert "create_dataset runs first" in caplog.text
+    caplog.clear()
+    assert small_system("training").train_tokenizer() == {"vocab_size": 10}
+    assert "Kept:" in caplog.text
+
+
+def test_the_stage_trains_again_when_settings_or_transcripts_change(
+    small_system, small_configs, caplog
+):
+    caplog.set_level("INFO")
+    small_system("training").train_tokenizer()
+    small_configs["training"]["tokenizer"]["vocab_size"] = 8
+    assert small_system("training").train_tokenizer() == {"vocab_size": 8}
+    assert "tokenizer.vocab_size: 0 -> 8" in caplog.text
+    manifest = Path(small_configs["training"]["data_dir"]) / "train.cuts.jsonl.gz"
+    content = gzip.decompress(manifest.read_bytes()).replace(b"THREE", b"SEVEN")
+    manifest.write_bytes(gzip.compress(content))
+    caplog.clear()
+    assert small_system("training").train_tokenizer() == {"vocab_size": 8}
+    assert "text: " in caplog.text
+    assert "Kept:" not in caplog.text
+
+
+def test_a_vocabulary_that_does_not_fit_leaves_no_tokenizer(small_system, small_configs):
+    small_configs["training"]["tokenizer"] |= {"model_type": "bpe", "vocab_size": 500}
+    with pytest.raises(ConfigError, match="at most"):
+        small_system("training").train_tokenizer()
+    folder = Path(small_configs["training"]["tokenizer"]["save_path"])
+    assert not (folder / "tokenizer.model").exists()
