@@ -36,7 +36,7 @@ _MESSAGES = (signal.SIGUSR1, signal.SIGUSR2)
 def main(argv: list[str]) -> int:
     """Run ``argv[1:]`` and return its exit status."""
     grace_s, command = float(argv[0]), argv[1:]
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     try:
         child = subprocess.Popen(
             command,
@@ -63,8 +63,22 @@ def main(argv: list[str]) -> int:
     threading.Thread(target=_watch_job, args=(job_is_gone,), daemon=True).start()
     status = child.returncode = _wait_for(child.pid)
     _signal_group(child.pid, signal.SIGKILL)
-    _kill_what_is_left()
+    kill_descendants()
     return status
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends (Linux)."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def kill_descendants() -> None:
+    """Kill what this process has started and adopted, until there is none left."""
+    # An orphan's own children become ours when it dies, so ask again until there are none.
+    while children := _children():
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _watch_job(job_is_gone: threading.Event) -> None:
@@ -81,14 +95,6 @@ def _wait_for(pid: int) -> int:
         if ended == pid:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
-
-
-def _kill_what_is_left() -> None:
-    # An orphan's own children become ours when it dies, so ask again until there are none.
-    while children := _children():
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
 
 
 def _children() -> list[int]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, TYPE_CHECKING
 
+from launcher import guard
 from launcher.errors import StageFailed
 from launcher.process import signal_on_parent_death
 from launcher.records import LaunchRecords
@@ -85,9 +86,11 @@ class StageJob:
         stop = StopRequest()
         parent_pid = os.getppid()
         signal_on_parent_death(signal.SIGTERM, parent_pid)
+        guard.adopt_orphans()  # what a guard that was itself killed leaves behind
         if cancel_requested(records, self.job.stage):
             stop.request()  # its signal came before there was anybody to hear it
         outcome, exit_code = self._run(records, stop)
+        guard.kill_descendants()
         if outcome.state == CANCELLED and os.getppid() != parent_pid:
             outcome = Outcome(FAILED, "the process that holds its job was killed")
         records.append(

@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,8 +20,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 HERE = Path("requirements")
 OLDEST_PYTHON = (3, 10)
-# pip would compile every file of torch now; Python does so for those that are used, once.
-INSTALL = ["-m", "pip", "install", "--quiet", "--no-compile", "--no-input"]
+# Compiled by compile_all instead of by pip, which uses one core and does it between downloads.
+INSTALL = ["-m", "pip", "install", "-qq", "--no-compile", "--no-input"]
 LOCKED = ["--no-deps", "--require-hashes", "-r"]
 
 # What is installed, in order; README.md says why torch comes apart.
@@ -92,20 +94,43 @@ def create() -> None:
 
 def install(target: str) -> None:
     """Install the target's packages and, last of all, write its stamp."""
+    compiling = None
     for name, arguments in STEPS[target]:
-        start = time.monotonic()
-        print(f"  {name} …", end="", flush=True)
-        done = subprocess.run([PYTHON, *INSTALL, *arguments])
+        with timed(name):
+            done = subprocess.run([PYTHON, *INSTALL, *arguments])
         if done.returncode != 0:
             fail(
                 f"pip could not install the {name}; its message is above. A registry of your own "
                 "is named in pip's configuration (pip config set global.index-url …)."
             )
-        print(f" {time.monotonic() - start:.0f} s")
+        compiling = compiling or compile_all(jobs=1)  # while the next step is downloaded
+    with timed("compiling"):
+        compiling.wait()
+        compile_all(jobs=0).wait()  # all cores, and only what is not compiled yet
     stamp = {"key": key(target), "packages": packages()}
     temporary = VENV / ".stamp.tmp"
     temporary.write_text(json.dumps(stamp))
     temporary.replace(stamp_path(target))
+
+
+def compile_all(*, jobs: int) -> subprocess.Popen:
+    """Start compiling what is installed: each stage is a new process that would do it again
+    where Python may not write beside its packages (PYTHONDONTWRITEBYTECODE, a read-only disk).
+    """
+    packages_dir = str(next(VENV.glob("lib/python3*/site-packages")))
+    # A few packages ship files of other Python versions: what cannot be compiled is left.
+    # Nor does anybody import the packages' own tests, one file in seven.
+    options = ["-qq", "-x", "/tests/", "-j", str(jobs)]
+    return subprocess.Popen([PYTHON, "-m", "compileall", *options, packages_dir])
+
+
+@contextmanager
+def timed(name: str) -> Iterator[None]:
+    """Say what is being done, and afterwards how long it took."""
+    start = time.monotonic()
+    print(f"  {name} …", end="", flush=True)
+    yield
+    print(f" {time.monotonic() - start:.0f} s")
 
 
 def stamp_path(target: str) -> Path:
