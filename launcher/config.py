@@ -93,6 +93,7 @@ def _compose(choices: Mapping[str, str]) -> DictConfig:
         schema[group] = OmegaConf.structured(module.Settings)
     merged = OmegaConf.merge(schema, composed)
     assert OmegaConf.is_dict(merged)
+    OmegaConf.set_struct(merged["env"], False)  # its keys are the user's
     return merged  # type: ignore[return-value]
 
 

@@ -32,14 +32,18 @@ class Recipe:
         """Folders from which the recipe may import besides its own and what is installed."""
         project = project_root()
         is_checkout = (project / "pyproject.toml").exists()
-        return list(dict.fromkeys([self.code_root, *([project] if is_checkout else [])]))
+        folders = dict.fromkeys([self.code_root, *([project] if is_checkout else [])])
+        # PYTHONPATH cannot express a folder with its separator in the name. The recipe's own
+        # folder is importable without it: run.py is in there.
+        return [folder for folder in folders if os.pathsep not in str(folder)]
 
     def environment(self) -> dict[str, str]:
         """Return what the probe and the stages need in their environment."""
         inherited = os.environ.get("PYTHONPATH")
         paths = [*map(str, self.python_path), *([inherited] if inherited else [])]
         # Unbuffered, so that the raw output shows what happened before a crash.
-        return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+        python_path = {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
+        return {**python_path, "PYTHONUNBUFFERED": "1"}
 
 
 def project_root() -> Path:

@@ -1,0 +1,118 @@
+"""The command line: what is whose, what a mistake gets, and what --help costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher.cli import main, split_arguments
+
+HEAVY = ("torch", "hydra", "omegaconf", "submitit", "rich", "docker", "espnet3", "egs3")
+
+
+@pytest.mark.parametrize(
+    ("argv", "stages", "settings", "passed_on"),
+    [
+        (["run", "--stages", "train", "infer"], ["train", "infer"], [], []),
+        (["--stages", "train", "stop_grace_s=3"], ["train"], ["stop_grace_s=3"], []),
+        (["--training_config", "a.yaml"], None, [], ["--training_config", "a.yaml"]),
+        (["--flag", "a=b", "env.A=1"], None, ["env.A=1"], ["--flag", "a=b"]),
+        (["--flag=x", "env.A=1"], None, ["env.A=1"], ["--flag=x"]),
+        (["--clus", "x"], None, [], ["--clus", "x"]),
+    ],
+)
+def test_split_arguments(
+    argv: list[str], stages: list[str] | None, settings: list[str], passed_on: list[str]
+) -> None:
+    options, found_settings, found_passed_on = split_arguments(argv)
+    assert (options.stages, found_settings, found_passed_on) == (stages, settings, passed_on)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--cluster", "slrum"], "there is no cluster 'slrum'. Use --cluster with one of: local."),
+        (["--container", "nome"], "there is no container 'nome'. Did you mean 'none'?"),
+        (["stop_grace=3"], "no setting 'stop_grace'. Did you mean 'stop_grace_s'?"),
+        (["stop_grace_s=soon"], "'stop_grace_s=soon': Value 'soon' of type 'str'"),
+        (["cluster.poll_s=[1"], "is not a setting"),
+        (["--recipe", "nowhere"], "nowhere is not a recipe: no such folder"),
+    ],
+)
+def test_a_mistake_is_one_message(
+    argv: list[str],
+    message: str,
+    recipe_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(recipe_dir)
+    assert main(argv) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.startswith("launcher: ")
+    assert "Traceback" not in said
+
+
+def test_the_recipe_refuses_an_unknown_stage_in_its_own_words(recipe_dir: Path, launcher) -> None:
+    done = launcher("--recipe", str(recipe_dir), "--stages", "fitt")
+    assert done.returncode == 2
+    assert "Unknown stage 'fitt'. Did you mean 'fit'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (recipe_dir / "exp").exists()
+
+
+def test_dry_run_creates_nothing(recipe_dir: Path, launcher) -> None:
+    before = sorted(recipe_dir.rglob("[!_]*"))
+    done = launcher("--dry-run", cwd=recipe_dir)
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if line and line[0] != " "][-3:] == [
+        "prepare",
+        "fit, after prepare",
+        "score, after fit",
+    ]
+    written = set(recipe_dir.rglob("[!_]*")) - set(before)
+    assert {path for path in written if path.suffix != ".pyc"} == set()
+
+
+def test_missing_library_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, recipe_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(recipe_dir)
+    monkeypatch.setitem(sys.modules, "omegaconf", None)
+    # What `sys.modules[name] = None` makes of an import, in the form that a real absence has.
+    monkeypatch.setattr(
+        "launcher.config.load_config",
+        lambda *_, **__: (_ for _ in ()).throw(ModuleNotFoundError("x", name="omegaconf")),
+    )
+    assert main([]) == 1
+    assert "lacks omegaconf. Type `make env`" in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from launcher.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
+    assert "usage: python -m launcher" in done.stdout
+
+
+@pytest.mark.slow
+def test_help_costs_at_most_three_times_an_empty_python() -> None:
+    commands = {"pass": ["-c", "pass"], "help": ["-m", "launcher", "--help"]}
+    best = dict.fromkeys(commands, float("inf"))
+    for _ in range(15):  # in turn, so that whatever else the machine does meets both
+        for name, arguments in commands.items():
+            start = time.perf_counter()
+            subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
+            best[name] = min(best[name], time.perf_counter() - start)
+    assert best["help"] <= 3 * best["pass"], best

@@ -1,0 +1,66 @@
+"""Settings: defaults, the recipe's own, the command line's, and what each mistake gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.config import load_config
+from launcher.errors import ConfigError, UsageError
+
+
+def load(*overrides: str, recipe_dir: Path = Path("/nonexistent"), **choices: str):
+    return load_config(choices, overrides, recipe_dir=recipe_dir)
+
+
+def test_defaults_are_typed() -> None:
+    config = load()
+    assert (config.cluster.name, config.container.name) == ("local", "none")
+    assert config.stop_grace_s == 10.0
+    assert config.launches_dir is None
+    assert config.env == {}
+
+
+def test_command_line_beats_recipe_beats_defaults(hostile_path: Path) -> None:
+    (hostile_path / "conf").mkdir()
+    (hostile_path / "conf" / "launch.yaml").write_text("stop_grace_s: 7\nenv: {A: one}\n")
+    config = load("env.B='two, three'", "cluster.poll_s=1", recipe_dir=hostile_path)
+    assert config.stop_grace_s == 7.0
+    assert config.env == {"A": "one", "B": "two, three"}
+    assert config.cluster.poll_s == 1.0
+    assert load("stop_grace_s=8", recipe_dir=hostile_path).stop_grace_s == 8.0
+
+
+def test_misspelt_key_in_the_recipes_file_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    path = tmp_path / "conf" / "launch.yaml"
+    path.write_text("cluster: {pol_s: 1}\n")
+    with pytest.raises(ConfigError, match=r"launch\.yaml: .*pol_s.* Did you mean 'poll_s'"):
+        load(recipe_dir=tmp_path)
+    path.write_text("- not\n- a mapping\n")
+    with pytest.raises(ConfigError, match=r"launch\.yaml"):
+        load(recipe_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("cluster.pol_s=1", r"no setting 'cluster\.pol_s'\. Did you mean 'cluster\.poll_s'"),
+        ("stop_grace_s=soon", r"'stop_grace_s=soon': Value 'soon'"),
+        ("env=3", r"'env=3'"),
+        ("stop_grace_s=1,2", "exactly one value"),
+        ("~env", "exactly one value"),
+        ("x=[1", "is not a setting"),
+    ],
+)
+def test_mistakes_on_the_command_line(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(override)
+
+
+def test_cluster_and_container_are_chosen_either_way() -> None:
+    assert load("cluster=local", container="none").cluster.name == "local"
+    for choice in ({"overrides": ("cluster=mars",)}, {"cluster": "mars"}):
+        with pytest.raises(UsageError, match="there is no cluster 'mars'"):
+            load(*choice.pop("overrides", ()), **choice)

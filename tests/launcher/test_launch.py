@@ -1,0 +1,128 @@
+"""From plan to jobs, compared whole; and a submission that fails half-way."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher import guard, recipe
+from launcher.cli import describe
+from launcher.clusters.base import JobHandle
+from launcher.config import LaunchConfig
+from launcher.containers.none import NoContainer, Settings
+from launcher.errors import SubmissionError
+from launcher.launch import Launch, build_launch, cancel, git_state, submit
+from launcher.plan import PlannedStage, StagePlan
+from launcher.process import ProcessId
+from launcher.recipe import Recipe
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.status import JobStatus
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def make_launch(recipe_dir: Path) -> Launch:
+    exp_dir = recipe_dir / "exp" / "tiny"
+    names = {"prepare": recipe_dir / "data", "fit": exp_dir, "score": exp_dir / "inference"}
+    stages = tuple(PlannedStage(name, log_dir, {}) for name, log_dir in names.items())
+    plan = StagePlan(recipe_dir, "src.tiny_system.TinySystem", exp_dir, stages)
+    config = LaunchConfig(
+        cluster=Settings("local"),
+        container=Settings("none"),
+        launches_dir=str(recipe_dir / "launches"),
+        stop_grace_s=2.5,
+        env={"GREETING": 'it\'s "me" $HOME'},
+    )
+    container = NoContainer(Settings(python="/opt/py thon/bin/python"))
+    return build_launch(
+        Recipe(recipe_dir, recipe_dir), plan, config, container, ["--labels_config", "a b.yaml"]
+    )
+
+
+def test_dry_run_golden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command of a launch from a hostile path, as --dry-run prints it, byte for byte."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setattr(sys, "executable", "/srv/my project/.venv/bin/python")
+    monkeypatch.setattr(guard, "__file__", "/srv/my project/launcher/guard.py")
+    monkeypatch.setattr(recipe, "project_root", lambda: Path("/srv/my project"))
+    text = describe(make_launch(Path("/srv/my 'own' \"work\" %j é/tiny/asr")))
+    assert text + "\n" == (GOLDEN / "dry_run.txt").read_text(encoding="utf-8")
+
+
+def test_dry_run_can_be_typed_into_a_shell(recipe_dir: Path) -> None:
+    """What is shown as `cd` and `env` is quoted for the shell as it stands."""
+    lines = describe(make_launch(recipe_dir)).splitlines()
+    change = next(line.strip() for line in lines if line.startswith("  cd "))
+    variables = next(line.split(None, 1)[1] for line in lines if line.startswith("  env "))
+    script = f"{change} && env {variables} sh -c 'pwd; echo \"$GREETING\"'"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == f'{recipe_dir}\nit\'s "me" $HOME\n'
+
+
+class FakeCluster:
+    """Takes a number of jobs, then refuses."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.cancelled: list[tuple[str, bool]] = []
+
+    def submit(self, job: object, launch: object, records: object) -> JobHandle:
+        if self.room == 0:
+            raise OSError("no more processes")
+        self.room -= 1
+        return JobHandle("7", ProcessId.of(1))
+
+    def cancel(self, status: JobStatus, *, force: bool) -> None:
+        self.cancelled.append((status.stage, force))
+
+
+def test_submission_records_everything(recipe_dir: Path) -> None:
+    launch = make_launch(recipe_dir)
+    records = submit(launch, FakeCluster(room=3), command_line=["python", "-m", "launcher"])
+    assert records.directory.parent == launch.launches_dir
+    assert records.directory.name.endswith("-tiny-asr")
+    record = records.read_launch()
+    assert [job["after"] for job in record["jobs"]] == [None, "prepare", "fit"]
+    assert record["plan"] == json.loads(json.dumps(launch.plan.to_record()))
+    assert record["config"]["stop_grace_s"] == 2.5
+    assert record["command_line"] == ["python", "-m", "launcher"]
+    assert [event["stage"] for event in records.events(LAUNCH)] == ["prepare", "fit", "score"]
+
+
+def test_a_half_made_submission_is_undone_and_told(recipe_dir: Path) -> None:
+    cluster = FakeCluster(room=2)
+    with pytest.raises(SubmissionError, match=r"could not submit score: no more processes.*"):
+        submit(make_launch(recipe_dir), cluster, command_line=[])
+    assert cluster.cancelled == [("fit", False), ("prepare", False)]
+
+
+def test_cancel_leaves_ended_jobs_alone(tmp_path: Path) -> None:
+    records = LaunchRecords.create(tmp_path, "launch")
+    records.append("fit", "ended", state="done", reason="", exit_code=0)
+    cluster = FakeCluster(room=0)
+    assert cancel(records, ["fit", "score"], cluster, force=True) == ["score"]
+    assert cluster.cancelled == [("score", True)]
+    assert records.events(LAUNCH)[0]["stages"] == ["score"]
+
+
+def test_git_state(hostile_path: Path) -> None:
+    assert git_state(hostile_path) is None
+
+    def git(*arguments: str) -> str:
+        identity = ["-c", "user.name=n", "-c", "user.email=e"]
+        command = ["git", "-C", str(hostile_path), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    git("init", "-q")
+    (hostile_path / "a file").write_text("1")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    assert git_state(hostile_path) == {"commit": git("rev-parse", "HEAD"), "changed_files": []}
+    (hostile_path / "a file").write_text("2")
+    changed = git_state(hostile_path)
+    assert changed is not None
+    assert len(changed["changed_files"]) == 1

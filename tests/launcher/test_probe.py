@@ -1,0 +1,161 @@
+"""The probe: recipes of every style are planned, nothing of them is run or created."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher import probe
+from launcher.errors import LauncherError, RecipeRefused
+from launcher.plan import StagePlan, probe_plan
+from launcher.recipe import Recipe, find_recipe
+
+
+def plan_of(recipe_dir: Path, *arguments: str) -> StagePlan:
+    recipe = find_recipe(str(recipe_dir), working_dir=recipe_dir)
+    return probe_plan(recipe, sys.executable, arguments)
+
+
+def test_plan_of_a_recipe_with_a_lambda_and_a_flag_of_its_own(recipe_dir: Path) -> None:
+    (recipe_dir / "conf" / "labels.yaml").touch()
+    plan = plan_of(
+        recipe_dir,
+        *("--stages", "score", "prepare"),
+        *("--training_config", "conf/training.yaml", "--labels_config", "conf/labels.yaml"),
+    )
+    assert [stage.name for stage in plan.stages] == ["prepare", "score"]
+    assert plan.system == "src.tiny_system.TinySystem"
+    assert plan.exp_dir == recipe_dir / "exp" / "tiny"
+    assert plan.stages[0].log_dir == recipe_dir / "exp" / "tiny"
+    assert plan.stages[0].configs == {
+        "training_config": recipe_dir / "conf" / "training.yaml",
+        "labels_config": recipe_dir / "conf" / "labels.yaml",
+    }
+    assert StagePlan.from_record(json.loads(json.dumps(plan.to_record()))) == plan
+    assert not (recipe_dir / "exp").exists()
+
+
+def write_framework(folder: Path, *, stages_utils: str, **modules: str) -> None:
+    """Write an ``espnet3`` of its own beside a recipe, which shadows the installed one."""
+    for name, content in {"utils/stages_utils": stages_utils, **modules}.items():
+        path = folder / "espnet3" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for parent in (path.parent, folder / "espnet3"):
+            (parent / "__init__.py").touch()
+        path.write_text(content)
+
+
+RUNS = "def run_stages(system, stages_to_run, args=None, log=None):\n    raise SystemExit(9)\n"
+
+
+def test_the_function_is_replaced_however_early_it_is_bound(tmp_path: Path) -> None:
+    write_framework(
+        tmp_path,
+        stages_utils=RUNS,
+        **{"early": "from espnet3.utils.stages_utils import run_stages as bound\n"},
+    )
+    # The package itself binds it before the recipe can do anything.
+    (tmp_path / "espnet3" / "__init__.py").write_text("from espnet3 import early\n")
+    (tmp_path / "run.py").write_text(
+        "from espnet3.early import bound\n"
+        "class System:\n"
+        "    stage_log_dirs = {'default': 'logs'}\n"
+        "    def go(self): raise SystemExit(8)\n"
+        "bound(System(), ['go'])\n"
+    )
+    plan = plan_of(tmp_path)
+    assert [stage.log_dir for stage in plan.stages] == [tmp_path / "logs"]
+    assert plan.exp_dir is None
+
+
+def test_plan_of_a_recipe_in_upstreams_newest_style(tmp_path: Path) -> None:
+    """Stages are a class attribute, ``launch`` replaces ``main``, log folders are a function."""
+    write_framework(
+        tmp_path,
+        stages_utils=RUNS,
+        **{
+            "contract/stages": (
+                "from collections import namedtuple\n"
+                "StageSpec = namedtuple('StageSpec', 'name config log_dir')\n"
+                "def stage_log_dir(system, name):\n"
+                "    return next(s.log_dir for s in system.stages if s.name == name)\n"
+            ),
+            "systems/launch": (
+                "from espnet3.utils import stages_utils\n"
+                "def launch(system_cls):\n"
+                "    system = system_cls()\n"
+                "    names = [stage.name for stage in system.stages]\n"
+                "    stages_utils.run_stages(system=system, stages_to_run=names, args=None,"
+                " log=None)\n"
+            ),
+        },
+    )
+    (tmp_path / "run.py").write_text(
+        "from espnet3.contract.stages import StageSpec\n"
+        "from espnet3.systems.launch import launch\n"
+        "class System:\n"
+        "    exp_dir = 'exp/new'\n"
+        "    stages = (StageSpec('train', 'training', 'exp/new'), "
+        "StageSpec('infer', 'inference', 'exp/new/infer'))\n"
+        "    def train(self): ...\n"
+        "    def infer(self): ...\n"
+        "if __name__ == '__main__':\n"
+        "    launch(System)\n"
+    )
+    plan = plan_of(tmp_path)
+    assert [(stage.name, stage.log_dir) for stage in plan.stages] == [
+        ("train", tmp_path / "exp/new"),
+        ("infer", tmp_path / "exp/new/infer"),
+    ]
+    assert plan.exp_dir == tmp_path / "exp/new"
+
+
+def test_a_stage_without_a_method_is_refused_before_anything_is_submitted(recipe_dir: Path) -> None:
+    run_py = recipe_dir / "run.py"
+    run_py.write_text(run_py.read_text().replace('"score"]', '"score", "upload"]'))
+    with pytest.raises(RecipeRefused, match="TinySystem has no stage method: upload") as refused:
+        plan_of(recipe_dir, "--stages", "all", "--training_config", "conf/training.yaml")
+    assert refused.value.exit_status == 1
+
+
+def test_of_a_traceback_the_message_is_shown_and_how_to_see_the_rest(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text("raise ValueError('Config not provided:\\n  train')\n")
+    with pytest.raises(RecipeRefused) as refused:
+        plan_of(tmp_path, "--stages", "a b")
+    message = str(refused.value)
+    assert "ValueError: Config not provided:\n  train\n(the traceback: cd " in message
+    assert "python run.py --stages 'a b'" in message
+    assert "Traceback (most" not in message
+
+
+def test_a_recipe_that_runs_no_stages_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text("print('usage: whatever')\n")
+    with pytest.raises(RecipeRefused, match=r"without running any stage(.|\n)*usage: whatever"):
+        plan_of(tmp_path)
+
+
+def test_exit_status_is_the_recipes(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with pytest.raises(RecipeRefused) as refused:
+        plan_of(tmp_path)
+    assert refused.value.exit_status == 137
+
+
+def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
+    recipe = Recipe(tmp_path, tmp_path)
+    with pytest.raises(LauncherError, match=r"cannot start .*/no/python: No such file"):
+        probe_plan(recipe, "/no/python", [])
+
+
+def test_plan_of_another_schema_is_refused() -> None:
+    with pytest.raises(LauncherError, match="schema 99; this launcher reads schema 1"):
+        StagePlan.from_record({"schema": 99})
+
+
+def test_the_probe_needs_only_the_standard_library() -> None:
+    code = f"import runpy; runpy.run_path({probe.__file__!r})"
+    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
