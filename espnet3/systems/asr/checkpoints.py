@@ -199,7 +199,5 @@ def recognition_weights(state: dict[str, Any]) -> dict[str, Any]:
     averaged, plain = "averaged.module.", "model."
     prefix = averaged if any(name.startswith(averaged) for name in state) else plain
     return {
-        name.removeprefix(prefix): value
-        for name, value in state.items()
-        if name.startswith(prefix)
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }

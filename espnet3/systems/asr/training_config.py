@@ -227,21 +227,31 @@ def checked_training_config(system: Any) -> TrainingConfig:
     """Return the system's training config as dataclasses, its defaults filled in.
 
     Raises:
-        ConfigError: naming the key that is unknown, of the wrong type, or out of range.
+        ConfigError: naming the key that is unknown, of the wrong type, out of range, or not set.
     """
     if system.training_config is None:
         raise ConfigError("This stage needs a training config. Use --training_config PATH.")
     from omegaconf import OmegaConf
     from omegaconf.errors import MissingMandatoryValue
 
-    config = check_config(system.training_config, TrainingConfig, name="training_config")
-    _check_values(config)
+    config = check_training_config(system.training_config)
     try:
         typed = OmegaConf.to_object(config)
     except MissingMandatoryValue as error:
         raise ConfigError(f"training_config: '{error.full_key}' must be set.") from error
     assert isinstance(typed, TrainingConfig)
     return typed
+
+
+def check_training_config(config: DictConfig) -> DictConfig:
+    """Return ``config`` with its defaults filled in, every key and value checked.
+
+    Raises:
+        ConfigError: naming the key that is unknown, of the wrong type, or out of range.
+    """
+    checked = check_config(config, TrainingConfig, name="training_config")
+    _check_values(checked)
+    return checked
 
 
 def _check_values(config: DictConfig) -> None:
@@ -251,7 +261,9 @@ def _check_values(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         if value not in allowed:
             choices = ", ".join(str(choice) for choice in allowed)
-            raise ConfigError(f"training_config: '{key}' is {value!r}; it may be one of: {choices}.")
+            raise ConfigError(
+                f"training_config: '{key}' is {value!r}; it may be one of: {choices}."
+            )
     for key in _AT_LEAST_ONE:
         value = OmegaConf.select(config, key)
         if value < 1:

@@ -45,9 +45,7 @@ class CutSource:
         return digest.hexdigest()
 
 
-def load_split(
-    config: TrainingConfig, split: str, *, create: Callable[[], object]
-) -> CutSource:
+def load_split(config: TrainingConfig, split: str, *, create: Callable[[], object]) -> CutSource:
     """Return the cuts of ``dataset.train`` or ``dataset.valid``, checked.
 
     Args:

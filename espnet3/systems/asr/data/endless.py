@@ -15,7 +15,8 @@ from itertools import count
 
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset.sampling import DynamicBucketingSampler
+from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
+from lhotse.dataset.sampling.base import CutSampler
 from torch.utils.data import IterableDataset, get_worker_info
 
 from espnet3.systems.asr.data.batches import Batch, BatchMaker, Position
@@ -32,20 +33,21 @@ def bucketed_batches(cuts: CutSet, config: LoaderConfig, seed: int) -> Iterator[
 
     Speed factors are drawn later: the bound is on the durations as recorded.
     """
+    for batch in _sampler(cuts, config, seed):
+        yield list(batch)
+
+
+def _sampler(cuts: CutSet, config: LoaderConfig, seed: int) -> CutSampler:
+    common = {"shuffle": True, "seed": seed, "world_size": 1, "rank": 0}
+    num_buckets = min(config.num_buckets, len(cuts))
+    if num_buckets < 2:  # lhotse's bucketing wants two at least
+        return SimpleCutSampler(cuts, max_duration=config.max_duration_s, **common)
     with warnings.catch_warnings():
         # lhotse would have eager sets go to BucketingSampler, which copies them per bucket.
         warnings.filterwarnings("ignore", message=".*eagerly read CutSet.*")
-        sampler = DynamicBucketingSampler(
-            cuts,
-            max_duration=config.max_duration_s,
-            num_buckets=config.num_buckets,
-            shuffle=True,
-            seed=seed,
-            world_size=1,
-            rank=0,
+        return DynamicBucketingSampler(
+            cuts, max_duration=config.max_duration_s, num_buckets=num_buckets, **common
         )
-    for batch in sampler:
-        yield list(batch)
 
 
 class EndlessBatches(IterableDataset[Batch]):

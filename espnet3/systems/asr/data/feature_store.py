@@ -82,4 +82,3 @@ def _is_joined(cut: MixedCut) -> bool:
             return False
         end_s = track.offset + track.cut.duration
     return not cut.transforms
-

@@ -50,7 +50,10 @@ class Convolution(nn.Module):
         dim, kernel = config.dim, config.conv_kernel
         self.norm = nn.LayerNorm(dim)
         self.pointwise_in = nn.Linear(dim, 2 * dim)
-        self.depthwise = nn.Conv1d(dim, dim, kernel, padding=kernel // 2, groups=dim)
+        # As 2-D over (1, frames): (batch, frames, dim) then is channels-last memory already, and
+        # no transposed copy is made.
+        self.depthwise = nn.Conv2d(dim, dim, (1, kernel), padding=(0, kernel // 2), groups=dim)
+        self.depthwise.to(memory_format=torch.channels_last)
         self.inner_norm = nn.LayerNorm(dim)
         self.activation = nn.SiLU()
         self.pointwise_out = nn.Linear(dim, dim)
@@ -61,7 +64,7 @@ class Convolution(nn.Module):
         gated = nn.functional.glu(self.pointwise_in(self.norm(hidden)), dim=-1)
         if keep is not None:
             gated = gated * keep
-        mixed = self.depthwise(gated.transpose(1, 2)).transpose(1, 2)
+        mixed = self.depthwise(gated.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
         return self.dropout(self.pointwise_out(self.activation(self.inner_norm(mixed))))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,8 @@ def fit(
         start, start_step = resume_point(checkpoint)
         logger.info("Going on from %s: step %d", checkpoint, start_step)
     tokenizer = Tokenizer(tokenizer_model)
-    trainer = build_trainer(config, start_step)
+    with _quiet_lightning():
+        trainer = build_trainer(config, start_step)
     rank, world_size = trainer.global_rank, trainer.world_size
     module = CTCTraining(model, config)
     interruption = Interruption()
@@ -71,8 +74,7 @@ def fit(
         world_size=world_size,
         start=start,
     )
-    with interruption.restored_afterwards(), warnings.catch_warnings():
-        _silence_lightning()
+    with interruption.restored_afterwards(), _quiet_lightning():
         trainer.fit(
             module,
             _loader(batches, config.dataloader.train),
@@ -144,11 +146,19 @@ def _loader(batches: IterableDataset[Batch], settings: LoaderConfig) -> DataLoad
     )
 
 
-def _silence_lightning() -> None:
-    """Leave out what does not apply to an endless loader without Lightning's validation."""
-    for message in (
-        ".*does not have many workers.*",
-        ".*`IterableDataset` has `__len__` defined.*",
-        ".*You defined a `validation_step`.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Leave out what Lightning says of devices, of its other products, and of endless loaders."""
+    lightning_logger = logging.getLogger("lightning.pytorch")
+    level = lightning_logger.level
+    lightning_logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in (
+                ".*does not have many workers.*",
+                ".*LeafSpec.*is deprecated.*",  # Lightning 2.6.6 under torch 2.13
+            ):
+                warnings.filterwarnings("ignore", message=message)
+            yield
+    finally:
+        lightning_logger.setLevel(level)

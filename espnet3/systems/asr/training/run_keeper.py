@@ -120,9 +120,7 @@ class RunKeeper(Callback):
             return
         assert isinstance(pl_module, CTCTraining)
         self._stop_clock()
-        figures = self.validator(
-            trainer, pl_module, after_each=lambda: self._end_if_asked(trainer)
-        )
+        figures = self.validator(trainer, pl_module, after_each=lambda: self._end_if_asked(trainer))
         self.validation_pending = False
         self.figures = figures
         self._note_gain(trainer, figures[self.config.checkpoint.monitor])
