@@ -11,7 +11,19 @@ from espnet3.systems.base.system import BaseSystem
 
 
 class ASRSystem(BaseSystem):
-    """Speech recognition from data to a packed model."""
+    """Speech recognition from data to a packed model.
+
+    Raises:
+        ConfigError: a config holds a key that is unknown, or of the wrong type, or out of range:
+            before any stage is started, or any job queued.
+    """
+
+    def __init__(self, **configs: Any) -> None:
+        super().__init__(**configs)
+        if self.training_config is not None:
+            from espnet3.systems.asr.training_config import check_training_config
+
+            check_training_config(self.training_config)
 
     def create_dataset(self) -> dict[str, Any]:  # type: ignore[override]
         """Fetch and prepare the data; see :mod:`espnet3.data`."""

@@ -50,36 +50,22 @@ def fit(
         start, start_step = resume_point(checkpoint)
         logger.info("Going on from %s: step %d", checkpoint, start_step)
     tokenizer = Tokenizer(tokenizer_model)
-    with _quiet_lightning():
-        trainer = build_trainer(config, start_step)
-    rank, world_size = trainer.global_rank, trainer.world_size
-    module = CTCTraining(model, config)
     interruption = Interruption()
-    keeper = RunKeeper(
-        config.trainer,
-        run.checkpoints,
-        Validator(_valid_loader(config, tokenizer, valid, rank, world_size), tokenizer),
-        interruption,
-        recogniser={"config": asdict(config), "tokenizer": tokenizer_model},
-    )
-    trainer.callbacks.insert(0, keeper)
-    batches = EndlessBatches(
-        train.epoch_cuts,
-        BatchMaker(_store(config, config.dataloader.train), tokenizer),
-        config.dataloader.train,
-        speed_factors=config.augmentation.speed_factors,
-        seed=config.seed,
-        total_batches=config.trainer.max_steps * config.trainer.accumulate_grad_batches,
-        rank=rank,
-        world_size=world_size,
-        start=start,
-    )
     with interruption.restored_afterwards(), _quiet_lightning():
-        trainer.fit(
-            module,
-            _loader(batches, config.dataloader.train),
-            ckpt_path=str(checkpoint) if checkpoint else None,
+        trainer = build_trainer(config, start_step)
+        ranks = (trainer.global_rank, trainer.world_size)
+        keeper = RunKeeper(
+            config.trainer,
+            run.checkpoints,
+            Validator(_valid_loader(config, tokenizer, valid, *ranks), tokenizer),
+            interruption,
+            recogniser={"config": asdict(config), "tokenizer": tokenizer_model},
         )
+        trainer.callbacks.insert(0, keeper)
+        module = CTCTraining(model, config)
+        loader = _train_loader(config, tokenizer, train, start, *ranks)
+        trainer.fit(module, loader, ckpt_path=str(checkpoint) if checkpoint else None)
+        # A validation that was cut short at the very last step.
         keeper.finish(trainer, module)
     return keeper.results()
 
@@ -125,6 +111,29 @@ def _store(config: TrainingConfig, loader: LoaderConfig) -> FeatureStore:
     return FeatureStore(LogMel(config.features), cache_mb=loader.cache_mb)
 
 
+def _train_loader(
+    config: TrainingConfig,
+    tokenizer: Tokenizer,
+    train: CutSource,
+    start: Position,
+    rank: int,
+    world_size: int,
+) -> DataLoader[Batch]:
+    settings = config.dataloader.train
+    batches = EndlessBatches(
+        train.epoch_cuts,
+        BatchMaker(_store(config, settings), tokenizer),
+        settings,
+        speed_factors=config.augmentation.speed_factors,
+        seed=config.seed,
+        total_batches=config.trainer.max_steps * config.trainer.accumulate_grad_batches,
+        rank=rank,
+        world_size=world_size,
+        start=start,
+    )
+    return _loader(batches, settings)
+
+
 def _valid_loader(
     config: TrainingConfig, tokenizer: Tokenizer, valid: CutSource, rank: int, world_size: int
 ) -> DataLoader[Batch]:
@@ -156,6 +165,7 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             for message in (
                 ".*does not have many workers.*",
+                ".*Experiment logs directory.*",  # of a run begun again at the same step
                 ".*LeafSpec.*is deprecated.*",  # Lightning 2.6.6 under torch 2.13
             ):
                 warnings.filterwarnings("ignore", message=message)
