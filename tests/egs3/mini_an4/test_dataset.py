@@ -144,10 +144,20 @@ def test_fetched_with_pip(tmp_path: Path, wheel: Path, monkeypatch: pytest.Monke
     assert not [name for name in left if name.startswith(".fetch")]
 
 
-def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "WARNING: Retrying\nERROR: No matching distribution found for espnet==202611"
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "WARNING: Retrying (Retry(total=1)) after connection broken\nERROR: No matching wheel",
+            "the package registry cannot be reached",
+        ),
+        ("ERROR: No matching distribution found", "No matching distribution found"),
+        ("", "it ended with status"),
+    ],
+)
+def test_pip_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, reason: str) -> None:
     pretend_pip(monkeypatch, None, said)
-    with pytest.raises(DataError, match=r"\(No matching distribution.*\).*create_dataset\.source"):
+    with pytest.raises(DataError, match=rf"\({reason}.*\).*create_dataset\.source"):
         build(tmp_path / "data", None)
     assert not (tmp_path / "data" / "source").exists()
 

