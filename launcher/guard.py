@@ -20,23 +20,25 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import subprocess
 import sys
-import threading
+import time
 from pathlib import Path
-from types import FrameType
 
 MAX_GRACE_WITHOUT_JOB_S = 5.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MESSAGES = (signal.SIGUSR1, signal.SIGUSR2)
+_STDIN = 0
 
 
 def main(argv: list[str]) -> int:
     """Run ``argv[1:]`` and return its exit status."""
     grace_s, command = float(argv[0]), argv[1:]
     adopt_orphans()
+    signals = _signals_as_bytes()
     try:
         child = subprocess.Popen(
             command,
@@ -47,24 +49,10 @@ def main(argv: list[str]) -> int:
     except OSError as error:
         print(f"cannot start {command[0]}: {error.strerror}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126
-    job_is_gone = threading.Event()
-
-    def stop(signum: int, _frame: FrameType | None) -> None:
-        _signal_group(child.pid, signum)
-        seconds = min(grace_s, MAX_GRACE_WITHOUT_JOB_S) if job_is_gone.is_set() else grace_s
-        killer = threading.Timer(seconds, _signal_group, (child.pid, signal.SIGKILL))
-        killer.daemon = True
-        killer.start()
-
-    for stop_signal in _STOPS:
-        signal.signal(stop_signal, stop)
-    for message in _MESSAGES:
-        signal.signal(message, lambda signum, _frame: _signal_group(child.pid, signum))
-    threading.Thread(target=_watch_job, args=(job_is_gone,), daemon=True).start()
-    status = child.returncode = _wait_for(child.pid)
+    child.returncode = _supervise(child.pid, signals, grace_s)
     _signal_group(child.pid, signal.SIGKILL)
     kill_descendants()
-    return status
+    return child.returncode
 
 
 def adopt_orphans() -> None:
@@ -81,20 +69,53 @@ def kill_descendants() -> None:
             os.waitpid(pid, 0)
 
 
-def _watch_job(job_is_gone: threading.Event) -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    job_is_gone.set()
-    os.kill(os.getpid(), signal.SIGTERM)
+def _supervise(pid: int, signals: int, grace_s: float) -> int:
+    """Pass signals on to the command until it ends; return its exit status as a shell has it."""
+    inputs = [signals, _STDIN]
+    deadline = float("inf")
+    while (status := _reap(pid)) is None:
+        now = time.monotonic()
+        if now >= deadline:
+            _signal_group(pid, signal.SIGKILL)
+            deadline = float("inf")
+        timeout = None if deadline == float("inf") else deadline - now
+        ready, _, _ = select.select(inputs, [], [], timeout)
+        if signals in ready:
+            for signum in os.read(signals, 512):
+                if signum != signal.SIGCHLD:
+                    _signal_group(pid, signum)
+                if signum in _STOPS:
+                    deadline = min(deadline, time.monotonic() + grace_s)
+        if _STDIN in ready and not os.read(_STDIN, 4096):
+            inputs.remove(_STDIN)
+            _signal_group(pid, signal.SIGTERM)
+            grace_without_job_s = min(grace_s, MAX_GRACE_WITHOUT_JOB_S)
+            deadline = min(deadline, time.monotonic() + grace_without_job_s)
+    return status
 
 
-def _wait_for(pid: int) -> int:
-    """Reap every child until the given one ends; return its exit status as a shell has it."""
+def _signals_as_bytes() -> int:
+    """Have every signal of interest written as a byte to a pipe; return the end to read from."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    for signum in (*_STOPS, *_MESSAGES, signal.SIGCHLD):
+        signal.signal(signum, lambda _signum, _frame: None)
+    return reading
+
+
+def _reap(pid: int) -> int | None:
+    """Reap every child that has ended; return the given one's exit status when it is among them."""
     while True:
-        ended, status = os.waitpid(-1, 0)
+        try:
+            ended, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
         if ended == pid:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
+        if ended == 0:
+            return None
 
 
 def _children() -> list[int]:

@@ -1,0 +1,151 @@
+"""The launch directory and what is told from it."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import RecordError
+from launcher.process import ProcessId
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.status import chain_status, exit_reason, job_status
+
+
+@pytest.fixture
+def records(hostile_path: Path) -> LaunchRecords:
+    return LaunchRecords.create(hostile_path / "launches", "one")
+
+
+@pytest.fixture
+def sleeper():
+    process = subprocess.Popen(["sleep", "60"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def submitted(records: LaunchRecords, stage: str, pid: int) -> None:
+    process = ProcessId.of(pid).to_record()
+    records.append(LAUNCH, "submitted", stage=stage, job_id=str(pid), process=process)
+
+
+def test_launch_directories_are_private_and_never_shared(records: LaunchRecords) -> None:
+    assert stat.S_IMODE(records.directory.stat().st_mode) == 0o700
+    second = LaunchRecords.create(records.directory.parent, "one")
+    assert second.directory.name == "one-2"
+
+
+def test_where_no_launch_directory_can_be_made_the_setting_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordError, match=r"Not a directory.*launches_dir=PATH"):
+        LaunchRecords.create(tmp_path / "file" / "launches", "one")
+
+
+def test_launch_record_is_read_back_or_refused(records: LaunchRecords) -> None:
+    with pytest.raises(RecordError, match="cannot be read"):
+        records.read_launch()
+    records.write_launch({"id": "é"})
+    assert records.read_launch()["id"] == "é"
+    (records.directory / "launch.json").write_text('{"schema": 2}')
+    with pytest.raises(RecordError, match="schema 1"):
+        records.read_launch()
+
+
+def test_damaged_lines_are_counted_and_the_rest_is_read(records: LaunchRecords) -> None:
+    records.append("fit", "started")
+    with (records.directory / "events" / "fit.jsonl").open("ab") as journal:
+        journal.write(b'{"time": 1, "eve\n[1]\n\xff\n')
+    records.append("fit", "ended", state="done", reason="", exit_code=0)
+    events, damaged = records.events_and_damage("fit")
+    assert [event["event"] for event in events] == ["started", "ended"]
+    assert damaged == 3
+    assert job_status(records, "fit").state == "done"
+
+
+def _append_many(directory: Path, writer: int) -> None:
+    for number in range(200):
+        LaunchRecords(directory).append(LAUNCH, "note", writer=writer, number=number, pad="x" * 500)
+
+
+def test_writers_never_mix(records: LaunchRecords) -> None:
+    context = multiprocessing.get_context("spawn")
+    writers = [
+        context.Process(target=_append_many, args=(records.directory, writer))
+        for writer in range(3)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    events, damaged = records.events_and_damage(LAUNCH)
+    assert damaged == 0
+    for writer in range(3):
+        numbers = [event["number"] for event in events if event["writer"] == writer]
+        assert numbers == list(range(200))
+
+
+def test_states_in_the_order_of_events(records: LaunchRecords, sleeper: subprocess.Popen) -> None:
+    records.write_launch({"jobs": [{"stage": "fit"}]})
+
+    def now() -> tuple[str, str]:
+        (status,) = chain_status(records)
+        return status.state, status.reason
+
+    assert now() == ("pending", "")
+    submitted(records, "fit", sleeper.pid)
+    records.append("fit", "waiting", upstream="prepare")
+    assert now() == ("pending", "waits for prepare")
+    records.append("fit", "started")
+    assert now() == ("running", "")
+    records.append("fit", "ended", state="failed", reason="exit status 3", exit_code=3)
+    assert now() == ("failed", "exit status 3")
+
+
+@pytest.mark.parametrize(("cancelled", "state"), [(False, "failed"), (True, "cancelled")])
+def test_a_job_that_vanished_is_told_from_its_process(
+    records: LaunchRecords, sleeper: subprocess.Popen, cancelled: bool, state: str
+) -> None:
+    submitted(records, "fit", sleeper.pid)
+    records.append("fit", "started")
+    if cancelled:
+        records.append(LAUNCH, "cancel_requested", stages=["fit"])
+    assert job_status(records, "fit").state == "running"
+    sleeper.kill()
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)  # dead, and still a zombie
+    assert job_status(records, "fit").state == state
+
+
+def test_a_reused_process_id_is_not_the_job() -> None:
+    me = ProcessId.of(os.getpid())
+    assert me.is_alive()
+    assert ProcessId.from_record(me.to_record()) == me
+    earlier = ProcessId(me.pid, me.start_ticks - 1, me.boot_id, me.host)
+    assert not earlier.is_alive()
+    assert not earlier.send(signal.SIGKILL)  # or this test would be over
+    assert not ProcessId(me.pid, me.start_ticks, "another boot", me.host).is_alive()
+    elsewhere = ProcessId(me.pid, me.start_ticks, me.boot_id, "another host")
+    assert elsewhere.is_alive()  # nothing can be told from here
+    assert not elsewhere.send(signal.SIGKILL)
+
+
+def test_a_process_name_with_parentheses_and_spaces(tmp_path: Path) -> None:
+    program = tmp_path / "a) Z 0 (b"
+    program.symlink_to(sys.executable)
+    process = subprocess.Popen([program, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        assert ProcessId.of(process.pid).is_alive()
+    finally:
+        process.communicate(b"\n")
+
+
+def test_exit_status_in_words() -> None:
+    assert exit_reason(3) == "exit status 3"
+    assert exit_reason(137) == "killed by SIGKILL"
+    assert exit_reason(255) == "exit status 255"
