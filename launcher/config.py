@@ -81,7 +81,7 @@ def to_record(config: LaunchConfig) -> dict[str, Any]:
 
 def _compose(choices: Mapping[str, str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
     for group, name in choices.items():
         registry.load(GROUPS[group], name)
@@ -92,9 +92,9 @@ def _compose(choices: Mapping[str, str]) -> DictConfig:
         module = registry.load(kind, composed[group].name)
         schema[group] = OmegaConf.structured(module.Settings)
     merged = OmegaConf.merge(schema, composed)
-    assert OmegaConf.is_dict(merged)
+    assert isinstance(merged, DictConfig)
     OmegaConf.set_struct(merged["env"], False)  # its keys are the user's
-    return merged  # type: ignore[return-value]
+    return merged
 
 
 def _lay_over(config: DictConfig, path: Path) -> None:

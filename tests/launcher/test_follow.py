@@ -1,0 +1,158 @@
+"""What a person sees of a launch, while it runs and at its end."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from launcher import follow as follow_module
+from launcher.follow import follow
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.render import duration, short_path
+
+STAGES = ("prepare", "fit", "score")
+
+
+class NoCluster:
+    """Cancels by recording the end of the job, as the job itself would."""
+
+    def __init__(self, records: LaunchRecords) -> None:
+        self.records = records
+        self.asked: list[tuple[str, bool]] = []
+
+    def submit(self, *_: object) -> None:
+        raise NotImplementedError
+
+    def cancel(self, status: object, *, force: bool) -> None:
+        self.asked.append((status.stage, force))
+        if force or status.stage != "fit":  # fit does not listen
+            self.records.append(
+                status.stage, "ended", state="cancelled", reason="cancelled", exit_code=None
+            )
+
+
+@pytest.fixture
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LaunchRecords:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(follow_module, "POLL_S", 0.01)
+    records = LaunchRecords.create(tmp_path / "launches", "one")
+    jobs = []
+    for stage in STAGES:
+        base = tmp_path / "exp" / f"an_experiment_with_{'a_long_' * 8}name" / stage
+        base.parent.mkdir(parents=True, exist_ok=True)
+        suffixes = {"output": ".out", "log": ".log", "metadata": ".metadata.json"}
+        files = {name: str(base) + suffix for name, suffix in suffixes.items()}
+        jobs.append({"stage": stage, **files})
+    records.write_launch({"jobs": jobs})
+    return records
+
+
+def end(records: LaunchRecords, stage: str, state: str, reason: str = "") -> None:
+    records.append(stage, "ended", state=state, reason=reason, exit_code=int(state != "done"))
+
+
+def shown(records: LaunchRecords, **options: object) -> tuple[int, str]:
+    file = io.StringIO()
+    status = follow(records, NoCluster(records), Console(file=file, highlight=False, **options))
+    return status, file.getvalue()
+
+
+def run_through(records: LaunchRecords) -> None:
+    job = records.read_launch()["jobs"][0]
+    records.append("prepare", "started")
+    Path(job["output"]).write_text("working\n")
+    Path(job["log"]).write_text("working\n")
+    Path(job["metadata"]).write_text('{"results": {"test": {"WER": 0.0}}}')
+    end(records, "prepare", "done")
+    records.append("fit", "started")
+    output = Path(records.read_launch()["jobs"][1]["output"])
+    output.write_text("=== [FAILED] stage: fit (0.1s) ===\nout of [memory]\n")
+    end(records, "fit", "failed", "exit status 1")
+    end(records, "score", "skipped", "fit failed")
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_the_final_table_breaks_no_path(records: LaunchRecords, width: int) -> None:
+    run_through(records)
+    status, text = shown(records, force_terminal=True, width=width, no_color=True)
+    assert status == 1
+    job = records.read_launch()["jobs"][0]
+    assert os.path.relpath(job["log"]) in text
+    assert "prepare  WER test 0.0 %" in text
+    assert "fit failed: exit status 1" in text
+    assert "  │ out of [memory]" in text
+    assert "score    skipped" in text
+
+
+def test_without_a_terminal_a_line_for_each_change(records: LaunchRecords) -> None:
+    run_through(records)
+    status, text = shown(records)
+    assert status == 1
+    lines = [line.split(None, 1)[1] for line in text.splitlines()[:3]]
+    assert lines[0].startswith("prepare          done      0.")
+    assert lines[2] == "score            skipped   fit failed"
+    assert "\x1b" not in text
+
+
+def test_without_a_terminal_a_sign_of_life(
+    records: LaunchRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow_module, "PROGRESS_EVERY_S", 0.05)
+    records.append("prepare", "started")
+    Path(records.read_launch()["jobs"][0]["output"]).write_text("step 3\n")
+
+    def finish() -> None:
+        time.sleep(0.3)
+        for stage in STAGES:
+            end(records, stage, "done")
+
+    finisher = threading.Thread(target=finish)
+    finisher.start()
+    status, text = shown(records)
+    finisher.join()
+    assert status == 0
+    assert text.count("prepare          running   0.") >= 2
+    assert "s: step 3" in text
+
+
+def test_control_c_cancels_and_a_second_one_kills(records: LaunchRecords) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    records.append("prepare", "started")
+    cluster = NoCluster(records)
+
+    def press_twice() -> None:
+        for _ in range(2):
+            time.sleep(0.2)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    presser = threading.Thread(target=press_twice)
+    presser.start()
+    file = io.StringIO()
+    status = follow(records, cluster, Console(file=file))
+    presser.join()
+    assert status == 130
+    assert cluster.asked == [("score", False), ("fit", False), ("prepare", False), ("fit", True)]
+    assert records.events(LAUNCH)[0]["stages"] == list(STAGES)
+    assert "cancelling the launch; Ctrl-C once more kills it" in file.getvalue()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(None, ""), (0.04, "0.0 s"), (9.97, "10 s"), (59.6, "1:00"), (187, "3:07"), (3723, "1:02:03")],
+)
+def test_duration(seconds: float | None, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert short_path(tmp_path / "exp" / "a b.log") == "exp/a b.log"
+    assert short_path(tmp_path.parent) == str(tmp_path.parent)

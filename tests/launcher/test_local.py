@@ -1,0 +1,170 @@
+"""Chains of real jobs on this machine, from a hostile path, the launcher gone after submission."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from launcher.clusters.local import LocalCluster, Settings
+from launcher.launch import cancel
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.status import JobStatus, chain_status
+
+pytestmark = pytest.mark.slow
+STAGES = ["prepare", "fit", "score"]
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 30) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def the_launch(recipe_dir: Path) -> LaunchRecords:
+    (directory,) = (recipe_dir / ".launches").iterdir()
+    return LaunchRecords(directory)
+
+
+def wait_for_all(records: LaunchRecords) -> dict[str, JobStatus]:
+    until(lambda: all(status.has_ended for status in chain_status(records)))
+    return {status.stage: status for status in chain_status(records)}
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def processes_of(recipe_dir: Path) -> list[int]:
+    """Return the processes whose working directory is the recipe: its stages and their children."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == recipe_dir:
+                found.append(int(entry.name))
+        except (PermissionError, FileNotFoundError, ProcessLookupError):
+            continue
+    return [pid for pid in found if runs(pid)]
+
+
+@pytest.fixture
+def sleeping(recipe_dir: Path, launcher) -> LaunchRecords:
+    """Return a launch whose first stage sleeps, with a detached child, and the others wait."""
+    done = launcher("--recipe", str(recipe_dir), TINY_SLEEP_S="60")
+    assert done.returncode == 0, done.stderr
+    records = the_launch(recipe_dir)
+    until((recipe_dir / "exp" / "tiny" / "prepare.pid").exists)
+    assert len(processes_of(recipe_dir)) >= 3  # guard, stage, its detached child
+    return records
+
+
+def test_a_chain_runs_on_without_its_launcher(recipe_dir: Path, launcher) -> None:
+    start = time.monotonic()
+    done = launcher(cwd=recipe_dir)
+    assert done.returncode == 0, done.stderr
+    assert "score            job" in done.stdout
+    assert done.stdout.splitlines()[2].endswith("after prepare")
+    records = the_launch(recipe_dir)
+    assert time.monotonic() - start < 15  # and has not waited for the chain
+    ended = wait_for_all(records)
+    assert {status.state for status in ended.values()} == {"done"}
+    exp_dir = recipe_dir / "exp" / "tiny"
+    for stage in STAGES:
+        assert (exp_dir / f"{stage}.log").exists()
+        assert f"[START] stage: {stage}" in (exp_dir / f"{stage}.out").read_text()
+    assert "preparing" in (exp_dir / "prepare.out").read_text()
+    metadata = json.loads((exp_dir / "fit.metadata.json").read_text())
+    assert metadata["job"]["SUBMITIT_LOCAL_JOB_ID"] == ended["fit"].job_id
+    assert metadata["job"]["LAUNCHER_LAUNCH_ID"] == records.directory.name
+    for before, after in itertools.pairwise(STAGES):
+        waited_s = ended[after].started - ended[before].ended
+        assert 0 <= waited_s < 0.5, "a stage starts as soon as the one before it is done"
+
+
+def test_outputs_of_earlier_runs_are_kept_under_the_number_of_their_log(
+    recipe_dir: Path, launcher
+) -> None:
+    for _ in range(3):
+        done = launcher("--recipe", str(recipe_dir), "--stages", "fit", "--follow")
+        assert done.returncode == 0, done.stderr
+    exp_dir = recipe_dir / "exp" / "tiny"
+    names = {path.name for path in exp_dir.iterdir() if not path.name.startswith(".")}
+    kinds = (".log", ".metadata.json", ".out")
+    assert names == {f"fit{number}{kind}" for number in ("", 1, 2) for kind in kinds}
+    for number in ("", 1, 2):  # a run's output names the same moment as its log
+        first_record = (exp_dir / f"fit{number}.log").read_text().splitlines()[0]
+        assert first_record in (exp_dir / f"fit{number}.out").read_text()
+
+
+def test_a_failed_stage_skips_the_rest_and_says_why(recipe_dir: Path, launcher) -> None:
+    done = launcher("--recipe", str(recipe_dir), "--follow", TINY_FAIL="1")
+    assert done.returncode == 1
+    assert "RuntimeError: the disk is on fire" in done.stdout
+    ended = wait_for_all(the_launch(recipe_dir))
+    assert (ended["prepare"].state, ended["prepare"].exit_code) == ("failed", 1)
+    for stage in ("fit", "score"):
+        assert (ended[stage].state, ended[stage].reason) == ("skipped", "prepare failed")
+        assert not (recipe_dir / "exp" / "tiny" / f"{stage}.out").exists()
+
+
+def test_results_are_shown_at_the_end(recipe_dir: Path, launcher) -> None:
+    done = launcher("--follow", cwd=recipe_dir)
+    assert done.returncode == 0, done.stderr
+    assert "WER test 0.0 %" in done.stdout
+    assert "exp/tiny/score.log" in done.stdout
+
+
+def test_cancel_ends_the_stage_and_all_that_it_started(
+    recipe_dir: Path, sleeping: LaunchRecords
+) -> None:
+    cluster = LocalCluster(Settings())
+    assert cancel(sleeping, STAGES, cluster) == STAGES
+    ended = wait_for_all(sleeping)
+    assert {status.state for status in ended.values()} == {"cancelled"}
+    until(lambda: not processes_of(recipe_dir))
+
+
+@pytest.mark.parametrize("victim", ["controller", "job", "guard", "stage"])
+def test_sigkill_leaves_nothing_behind(
+    recipe_dir: Path, sleeping: LaunchRecords, victim: str
+) -> None:
+    def child(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+    controller = int(sleeping.events(LAUNCH)[0]["job_id"])
+    job = child(controller)
+    victims = {"controller": controller, "job": job, "guard": child(job)}
+    victims["stage"] = child(victims["guard"])
+    os.kill(victims[victim], signal.SIGKILL)
+    ended = wait_for_all(sleeping)
+    assert ended["prepare"].state == "failed"
+    assert "killed" in ended["prepare"].reason
+    assert ended["fit"].reason == ended["score"].reason == "prepare failed"
+    until(lambda: not processes_of(recipe_dir), timeout_s=10)
+
+
+def test_a_directory_that_cannot_be_written_is_the_reason(recipe_dir: Path, launcher) -> None:
+    (recipe_dir / "exp").write_text("a file where a folder should be")
+    done = launcher("--recipe", str(recipe_dir), "--stages", "fit", "--follow")
+    assert done.returncode == 1
+    assert "cannot write" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_no_trace_of_submitit_outside_the_launch_directory(recipe_dir: Path, launcher) -> None:
+    """submitit replaces %j in a folder's name, which would scatter its files."""
+    before = set(recipe_dir.parents[1].parent.iterdir())
+    assert launcher("--recipe", str(recipe_dir), "--stages", "fit", "--follow").returncode == 0
+    assert set(recipe_dir.parents[1].parent.iterdir()) == before
+    pickles = list((the_launch(recipe_dir).directory / "submitit").glob("*_submitted.pkl"))
+    assert len(pickles) == 1

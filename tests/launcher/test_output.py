@@ -1,0 +1,118 @@
+"""Reading what a stage printed, and the files that receive it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from launcher.launch import Job
+from launcher.output import failure_lines, last_line
+from launcher.results import figure_lines, read_results
+from launcher.stage_job import open_output, stage_environment
+
+HEAD = "[host] 2026-11-22 14:03:00 UTC (system.py:12) INFO:\t[train] "
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        (f"{HEAD}epoch 3\n\n", "epoch 3"),
+        ("  1%|  \r 50%|##  \r 99%|### \n", "99%|###"),
+        ("  1%|  \r 50%|##  ", "50%|##"),
+        ("\x1b[32mgreen\x1b[0m\n", "green"),
+        ("first\nsecond, not yet whole", "second, not yet whole"),
+        (b"caf\xe9\n", "caf\N{REPLACEMENT CHARACTER}"),
+    ],
+)
+def test_last_line(tmp_path: Path, text: str | bytes, line: str) -> None:
+    path = tmp_path / "train.out"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    assert last_line(path) == line
+
+
+def test_last_line_of_a_long_file_and_of_none(tmp_path: Path) -> None:
+    path = tmp_path / "train.out"
+    assert last_line(path) == ""
+    path.write_text("x" * 100_000 + "\nthe end\n")
+    assert last_line(path) == "the end"
+
+
+def test_failure_lines_begin_where_the_stage_failed(tmp_path: Path) -> None:
+    path = tmp_path / "train.out"
+    path.write_text(
+        f"{HEAD}fine\n{HEAD.replace('INFO', 'ERROR')}=== [FAILED] stage: train (0.1s) ===\n"
+        "Config not found: a.yaml\n"
+    )
+    assert failure_lines(path) == [
+        "=== [FAILED] stage: train (0.1s) ===",
+        "Config not found: a.yaml",
+    ]
+
+
+def test_failure_lines_of_a_crash_before_the_framework_speaks(tmp_path: Path) -> None:
+    path = tmp_path / "train.out"
+    frames = [f"  frame {number}" for number in range(30)]
+    lines = ["noise", "Traceback (most recent call last):", *frames, "ImportError: no such"]
+    path.write_text("\n".join(lines))
+    told = failure_lines(path)
+    assert told[0] == "Traceback (most recent call last):"
+    assert told[3] == "  …"
+    assert told[-1] == "ImportError: no such"
+    assert len(told) == 14
+    path.write_text("\n".join(f"line {number}" for number in range(30)) + "\nKilled\n")
+    assert failure_lines(path)[-1] == "Killed"
+
+
+def test_results_of_an_earlier_run_are_not_shown(tmp_path: Path) -> None:
+    path = tmp_path / "measure.metadata.json"
+    assert read_results(path, not_before=0) == {}
+    path.write_text('{"results": {"test": {"WER": 3.0}}}')
+    assert read_results(path, not_before=0) == {"test": {"WER": 3.0}}
+    assert read_results(path, not_before=path.stat().st_mtime + 1) == {}
+    path.write_text("[1]")
+    assert read_results(path, not_before=0) == {}
+
+
+def test_figures_are_grouped_by_metric_and_rates_are_in_percent() -> None:
+    results = {
+        "steps": 4000,
+        "valid_WER": 0.25,
+        "test": {"WER": 0.0, "CER": 12.345, "RTF": 0.0123456},
+        "train": {"WER": 3.0, "by speaker": {"theo": {"WER": 1.0}}},
+        "note": "kept",
+        "kept": True,
+    }
+    assert figure_lines(results) == [
+        "steps 4000, valid_WER 0.25 %, note kept, kept True",
+        "WER test 0.0 %, train 3.0 %, train by speaker theo 1.0 %",
+        "CER test 12.3 %",
+        "RTF test 0.01235",
+    ]
+    assert figure_lines({}) == []
+
+
+def test_an_earlier_output_takes_the_number_its_log_will_take(tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "train.out"
+    for content in (b"first", b"second", b"third"):
+        with open_output(path) as output:
+            output.write(content)
+        if content == b"second":  # a run of the framework without the launcher came between
+            (path.parent / "train2.log").touch()
+    assert {p.name: p.read_bytes() for p in path.parent.glob("*.out")} == {
+        "train.out": b"third",
+        "train1.out": b"first",
+        "train3.out": b"second",
+    }
+
+
+def test_the_stage_does_not_take_itself_for_a_submitit_job(tmp_path: Path) -> None:
+    job = Job("fit", ("a",), ("b",), tmp_path, {"A": "2"}, tmp_path / "fit.out", None)
+    inherited = {"A": "1", "HOME": "/h", "SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "7"}
+    assert stage_environment(inherited, job, tmp_path / "launch-7") == {
+        "A": "2",
+        "HOME": "/h",
+        "SUBMITIT_LOCAL_JOB_ID": "7",
+        "LAUNCHER_LAUNCH_ID": "launch-7",
+    }
