@@ -24,6 +24,13 @@ class ASRSystem(BaseSystem):
             from espnet3.systems.asr.training_config import check_training_config
 
             check_training_config(self.training_config)
+        from espnet3.systems.asr import inference_config as others
+
+        if self.inference_config is not None:
+            others.checked_inference_config(self)
+        if self.metrics_config is not None:
+            others.checked_metrics_config(self)
+        others.checked_publication_config(self)
 
     def create_dataset(self) -> dict[str, Any]:  # type: ignore[override]
         """Fetch and prepare the data; see :mod:`espnet3.data`."""
