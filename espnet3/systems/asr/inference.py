@@ -2,8 +2,8 @@
 
 The **real-time factor** (RTF) is the wall time of decoding over the duration of the audio.
 Decoding is all that grows with the audio: reading it, features, network, search, and text.
-Starting up (imports, loading the checkpoint and the manifests) is left out. ``stage_RTF`` counts
-that too: everything from the stage's beginning to its end.
+Starting up (imports, loading the checkpoint and the manifests) is left out; ``stage_RTF`` counts
+it too. Neither counts a training that this stage had to start.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ def run_infer(system: BaseSystem) -> dict[str, Any]:
         CheckpointError: there is no such model, and none can be trained from what was given.
         DataError: a test set is empty, or its audio cannot be read.
     """
-    begin = time.perf_counter()
     config = checked_inference_config(system)
     if not config.dataset.test:
         raise DataError(
@@ -56,6 +55,7 @@ def run_infer(system: BaseSystem) -> dict[str, Any]:
     checkpoint = find_checkpoint(
         system, Path(config.recipe_dir) / named if named else None, exp_dir=Path(config.exp_dir)
     )
+    begin = time.perf_counter()
     test_sets = _load_test_sets(system, config)
     key = {
         "decoding": asdict(config.decoding),
@@ -117,7 +117,7 @@ def find_checkpoint(system: BaseSystem, named: Path | None, *, exp_dir: Path) ->
                 f"{error} It is not trained here, since the training config's exp_dir is another: "
                 f"{system.exp_dir}."
             ) from error
-        logger.info("There is no trained model yet, so train runs first: %s", error)
+        logger.info("There is no trained model in %s yet, so train runs first", exp_dir)
     system.train()  # type: ignore[attr-defined]
     return best_checkpoint(exp_dir)
 
