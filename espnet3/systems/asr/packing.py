@@ -56,10 +56,11 @@ def run_pack_model(system: BaseSystem) -> dict[str, Any]:
     checkpoint = find_checkpoint(system, named, exp_dir=exp_dir)
     default = exp_dir / f"{config.exp_tag or exp_dir.name}.tar.gz"
     archive = Path(config.recipe_dir) / settings.archive if settings.archive else default
-    metrics = sorted(exp_dir.glob("*/metrics.json"))
+    checkpoint_sha = sha256_of(checkpoint)
+    metrics = _metrics_of(checkpoint_sha, exp_dir)
     git = git_state(Path(__file__).parent)
     key = {
-        "checkpoint": sha256_of(checkpoint),
+        "checkpoint": checkpoint_sha,
         "publication": asdict(settings),
         "metrics": {path.parent.name: sha256_of(path) for path in metrics},
         "commit": git and git["commit"],
@@ -131,6 +132,31 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if stream is None or path.is_absolute() or ".." in path.parts or "\\" in member.name:
         raise ValueError(f"'{member.name}' is no plain file below its folder")
     return stream.read()
+
+
+def _metrics_of(checkpoint_sha: str, exp_dir: Path) -> list[Path]:
+    """Return each ``metrics.json`` below ``exp_dir`` that scores this very checkpoint."""
+    found = []
+    for path in sorted(exp_dir.glob("*/metrics.json")):
+        tests = json.loads(path.read_text(encoding="utf-8"))["tests"]
+        if all(_decoded_with(path.parent / name) == checkpoint_sha for name in tests):
+            found.append(path)
+        else:
+            logger.warning(
+                "Left out of the archive: %s scores another checkpoint than the one packed. Run "
+                "infer and measure again to have its figures in it.",
+                path,
+            )
+    return found
+
+
+def _decoded_with(folder: Path) -> str | None:
+    """Return the SHA-256 of the checkpoint that a test set was decoded with, if it is known."""
+    try:
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        return str(summary["made_from"]["checkpoint"])
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def _model_files(

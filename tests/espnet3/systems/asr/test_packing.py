@@ -68,6 +68,19 @@ def test_what_is_in_it(small_system, small_configs, tmp_path):
         assert not path.is_file() or recipe not in path.read_bytes()
 
 
+def test_figures_of_another_checkpoint_are_left_out(small_system, small_configs, caplog):
+    small_system("training", "inference", "metrics").measure()
+    first = next(Path(small_configs["training"]["exp_dir"]).rglob("*.ckpt"))
+    content = torch.load(first, weights_only=True)
+    content["state_dict"]["model.output.bias"] += 1
+    torch.save(content, first)
+    small_system("training").pack_model()
+    assert "scores another checkpoint" in caplog.text
+    with tarfile.open(archive_of(small_configs)) as tar:
+        assert not [name for name in tar.getnames() if name.startswith("metrics")]
+        assert "Not measured" in tar.extractfile("README.md").read().decode()
+
+
 def test_it_trains_first_and_needs_only_the_training_config(small_system, small_configs):
     system = small_system("training")
     figures = system.pack_model()
