@@ -46,6 +46,8 @@ def main(target: str) -> None:
             f"this needs Python 3.10 or newer; {sys.executable} is "
             f"{sys.version.split()[0]}. Name another one: make PYTHON=python3.12 …"
         )
+    if os.pathsep in str(ROOT):
+        fail(f"Python makes no environment below a folder with '{os.pathsep}' in its name: {ROOT}")
     os.chdir(ROOT)
     if target == "clean":
         clean()
