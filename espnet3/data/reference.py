@@ -56,8 +56,11 @@ class DatasetReference:
         arguments = values.get("data_src_args") or {}
         if not hasattr(arguments, "items"):
             raise ConfigError(f"data_src_args is {arguments!r}; a mapping is needed.")
+        data_src = values.get("data_src")
+        if data_src is not None and not isinstance(data_src, str):
+            raise ConfigError(f"data_src is {data_src!r}; a recipe such as mini_an4/asr is needed.")
         return cls(
-            data_src=values.get("data_src"),
+            data_src=data_src,
             data_src_args={str(key): value for key, value in arguments.items()},
             name=values.get("name"),
         )

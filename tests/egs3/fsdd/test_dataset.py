@@ -45,6 +45,7 @@ def _no_source_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"split": "train", "join": {"max_digit": 5}}, r"'max_digit'\. Did you mean 'max_digits'"),
         ({"split": "train", "join": {"min_digits": 5, "max_digits": 2}}, "1 <= min_digits"),
         ({"split": "train", "join": {"max_digits": "many"}}, "1 <= min_digits"),
+        ({"split": "train", "join": True}, "join is True; a mapping"),
         ({"split": "train", "join": {"curriculum": 30}}, "a fraction of the run"),
     ],
 )

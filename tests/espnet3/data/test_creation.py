@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from espnet3.data import create_dataset
+from espnet3.data.reference import load_package
 from espnet3.utils.errors import ConfigError, DataError, StorageError
 
 RECIPE = """
@@ -202,6 +204,21 @@ def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path, source: Path) -> 
     recipe = write_recipe(tmp_path / "recipe", source)
     create_dataset(config(recipe, tmp_path / "data", source=str(source)))
     assert not left.exists()
+
+
+def test_two_processes_make_the_data_once(tmp_path: Path, source: Path) -> None:
+    slow = "__import__('time').sleep(0.2); (Path({made!r}) / folder.name).touch()"
+    made = tmp_path / "made"
+    made.mkdir()
+    recipe = write_recipe(tmp_path / "recipe", source, slip=slow.format(made=str(made)))
+    builder = load_package(recipe).DatasetBuilder()
+    settings = {"recipe_dir": recipe, "data_dir": tmp_path / "data", "source": str(source)}
+    builder.prepare_source(**settings)
+    with ThreadPoolExecutor() as pool:
+        for done in [pool.submit(builder.build, **settings) for _ in range(3)]:
+            done.result()
+    assert len(list(made.iterdir())) == 1
+    assert builder.is_built(**settings)
 
 
 def test_full_disk(tmp_path: Path, source: Path, small_disk: Path) -> None:

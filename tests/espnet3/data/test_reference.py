@@ -72,6 +72,7 @@ def test_recipe_without_dataset_package(tmp_path: Path) -> None:
         ("train", "'train'; a mapping is needed"),
         ({"data_src_args": "train"}, "data_src_args is 'train'; a mapping is needed"),
         ({"data_src_args": {"split": "train", "speker": "x"}}, "'speker'. Did you mean 'speaker'"),
+        ({"data_src": 3}, "data_src is 3; a recipe"),
         ({"data_src_args": {}}, "'split' is needed and missing"),
     ],
 )

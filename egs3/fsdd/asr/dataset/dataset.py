@@ -101,6 +101,8 @@ class Dataset(BaseDataset):
 
 
 def _checked_join(join: Mapping[str, Any]) -> dict[str, Any]:
+    if not hasattr(join, "items"):
+        raise ConfigError(f"data_src_args.join is {join!r}; a mapping such as {{}} is needed.")
     for key in join:
         if key not in _JOIN_DEFAULTS:
             raise ConfigError(
