@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from launcher.records import LaunchRecords
 
 POLL_S = 0.2
-# Without a terminal: seconds between two signs of life of a running stage.
+# Without a terminal: seconds of silence after which a running stage gives a sign of life.
 PROGRESS_EVERY_S = 30.0
 INTERRUPTED = 130
 
@@ -99,7 +99,7 @@ def _live(watch: _Watch, console: Console) -> list[Row]:
 
 def _lines(watch: _Watch, console: Console) -> list[Row]:
     shown: dict[str, str] = {}
-    next_sign = time.monotonic() + PROGRESS_EVERY_S
+    last_said_s = time.monotonic()
     while True:
         rows = watch.rows()
         for row in rows:
@@ -108,11 +108,12 @@ def _lines(watch: _Watch, console: Console) -> list[Row]:
                 shown[stage] = state
                 took = render.duration(row.elapsed_s) if row.status.has_ended else ""
                 _say(console, stage, state, took or row.status.reason)
-            elif state == states.RUNNING and time.monotonic() >= next_sign:
+            elif state == states.RUNNING and time.monotonic() >= last_said_s + PROGRESS_EVERY_S:
                 said = f"{render.duration(row.elapsed_s)}: {last_line(row.output)}"
                 _say(console, stage, state, said)
-        if time.monotonic() >= next_sign:
-            next_sign += PROGRESS_EVERY_S
+            else:
+                continue
+            last_said_s = time.monotonic()
         if all(row.status.has_ended for row in rows):
             return rows
         time.sleep(POLL_S)
@@ -130,7 +131,7 @@ def _report(rows: list[Row], console: Console) -> None:
     width = console.width if console.is_terminal else 1000
     console.print()
     console.print(render.final_table(rows, width=width), end="", soft_wrap=True)
-    lines = render.result_lines(rows)
+    lines = render.result_lines(rows, width=width)
     if lines:
         console.print()
         for line in lines:

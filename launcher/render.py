@@ -100,16 +100,21 @@ def final_table(rows: Sequence[Row], *, width: int) -> Text:
     return text
 
 
-def result_lines(rows: Sequence[Row]) -> list[str]:
+def result_lines(rows: Sequence[Row], *, width: int) -> list[str]:
     """Return what the stages report, a stage's name before its first line."""
+    import textwrap
+
     name_width = max(len(row.status.stage) for row in rows)
     lines = []
     for row in rows:
         if row.status.state != states.DONE or row.status.started is None:
             continue
         results = read_results(row.metadata, not_before=row.status.started)
-        for number, line in enumerate(figure_lines(results)):
-            lines.append(f"{row.status.stage if number == 0 else '':{name_width}}  {line}")
+        label = row.status.stage
+        for line in figure_lines(results):
+            for part in textwrap.wrap(line, max(width - name_width - 2, 20)):
+                lines.append(f"{label:{name_width}}  {part}")
+                label = ""
     return lines
 
 

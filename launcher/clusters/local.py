@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from launcher.launch import Job, Launch
 
 _NO_LIMIT_S = 10 * 365 * 24 * 3600
+# A job takes some 0.6 s of processor time before it waits. Were all to take it at once, the first
+# stage of a chain would start seconds later. No stage is over before the next job is ready.
+_HEAD_START_S = 0.3
 # submitit's JobPaths replaces these in every part of a path.
 _SUBMITIT_PLACEHOLDERS = ("%j", "%t", "%A", "%a")
 
@@ -72,6 +75,7 @@ class DetachedExecutor(submitit.LocalExecutor):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._throttling = 0.0  # meant to spare a scheduler; here there is none
+        self._num_started = 0
 
     def _submit_command(self, command: str) -> LocalJob[Any]:
         # As submitit.local.local.start_controller (1.5.4), but in a session of its own, holding no
@@ -90,8 +94,11 @@ class DetachedExecutor(submitit.LocalExecutor):
             "SUBMITIT_LOCAL_WITH_SHELL": "",
             "SUBMITIT_STDERR_TO_STDOUT": "1",
         }
+        # `exec` keeps the process id, by which the job is known.
+        delayed = ["sh", "-c", 'sleep "$0" && exec "$@"', f"{self._num_started * _HEAD_START_S:g}"]
+        self._num_started += 1
         controller = subprocess.Popen(
-            [sys.executable, "-m", "submitit.local._local", str(self.folder)],
+            [*delayed, sys.executable, "-m", "submitit.local._local", str(self.folder)],
             env=environment,
             cwd="/",
             stdin=subprocess.DEVNULL,

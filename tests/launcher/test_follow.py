@@ -69,7 +69,9 @@ def run_through(records: LaunchRecords) -> None:
     records.append("prepare", "started")
     Path(job["output"]).write_text("working\n")
     Path(job["log"]).write_text("working\n")
-    Path(job["metadata"]).write_text('{"results": {"test": {"WER": 0.0}}}')
+    Path(job["metadata"]).write_text(
+        '{"results": {"test": {"WER": 0.0}, "words": "' + "many " * 60 + '"}}'
+    )
     end(records, "prepare", "done")
     records.append("fit", "started")
     output = Path(records.read_launch()["jobs"][1]["output"])
@@ -85,7 +87,9 @@ def test_the_final_table_breaks_no_path(records: LaunchRecords, width: int) -> N
     assert status == 1
     job = records.read_launch()["jobs"][0]
     assert os.path.relpath(job["log"]) in text
-    assert "prepare  WER test 0.0 %" in text
+    assert "\nprepare  words many many" in text
+    assert "\n         WER test 0.0 %\n" in text
+    assert max(len(line) for line in text.splitlines() if "many" in line) <= width
     assert "fit failed: exit status 1" in text
     assert "  │ out of [memory]" in text
     assert "score    skipped" in text
