@@ -9,13 +9,12 @@ epoch again and skip what was used, with any number of workers.
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset.sampling import DynamicBucketingSampler, SimpleCutSampler
+from lhotse.dataset.sampling import BucketingSampler, SimpleCutSampler
 from lhotse.dataset.sampling.base import CutSampler
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -38,16 +37,19 @@ def bucketed_batches(cuts: CutSet, config: LoaderConfig, seed: int) -> Iterator[
 
 
 def _sampler(cuts: CutSet, config: LoaderConfig, seed: int) -> CutSampler:
-    common = {"shuffle": True, "seed": seed, "world_size": 1, "rank": 0}
+    common = {
+        "max_duration": config.max_duration_s,
+        "shuffle": True,
+        "seed": seed,
+        "world_size": 1,
+        "rank": 0,
+    }
     num_buckets = min(config.num_buckets, len(cuts))
-    if num_buckets < 2:  # lhotse's bucketing wants two at least
-        return SimpleCutSampler(cuts, max_duration=config.max_duration_s, **common)
-    with warnings.catch_warnings():
-        # lhotse would have eager sets go to BucketingSampler, which copies them per bucket.
-        warnings.filterwarnings("ignore", message=".*eagerly read CutSet.*")
-        return DynamicBucketingSampler(
-            cuts, max_duration=config.max_duration_s, num_buckets=num_buckets, **common
-        )
+    if num_buckets == 1:
+        return SimpleCutSampler(cuts, **common)
+    # Not the dynamic one (lhotse 1.33): in a loader's worker its order depends on the worker, and
+    # without sync_buckets it ends with buckets left over.
+    return BucketingSampler(cuts, num_buckets=num_buckets, **common)
 
 
 class EndlessBatches(IterableDataset[Batch]):

@@ -56,7 +56,9 @@ class FeatureStore:
         try:
             samples = (cut if speed == 1.0 else cut.perturb_speed(speed)).load_audio()
         except Exception as error:
-            raise DataError(f"The audio of cut '{cut.id}' cannot be read: {error}") from error
+            # lhotse explains at length what each of its backends said.
+            reason = str(error).splitlines()[0]
+            raise DataError(f"The audio of cut '{cut.id}' cannot be read. {reason}") from error
         return self.log_mel(samples[0])
 
     def _remember(self, key: tuple[object, ...], features: np.ndarray) -> None:
