@@ -112,8 +112,10 @@ def result_lines(rows: Sequence[Row], *, width: int) -> list[str]:
         results = read_results(row.metadata, not_before=row.status.started)
         label = row.status.stage
         for line in figure_lines(results):
-            for part in textwrap.wrap(line, max(width - name_width - 2, 20)):
-                lines.append(f"{label:{name_width}}  {part}")
+            # No-break spaces, while it is wrapped, hold the words of one figure together.
+            unbroken = line.replace(" ", "\xa0").replace(",\xa0", ", ")
+            for part in textwrap.wrap(unbroken, max(width - name_width - 2, 20)):
+                lines.append(f"{label:{name_width}}  {part}".replace("\xa0", " "))
                 label = ""
     return lines
 

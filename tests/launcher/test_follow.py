@@ -87,7 +87,7 @@ def test_the_final_table_breaks_no_path(records: LaunchRecords, width: int) -> N
     assert status == 1
     job = records.read_launch()["jobs"][0]
     assert os.path.relpath(job["log"]) in text
-    assert "\nprepare  words many many" in text
+    assert "\nprepare  words many, many," in text
     assert "\n         WER test 0.0 %\n" in text
     assert max(len(line) for line in text.splitlines() if "many" in line) <= width
     assert "fit failed: exit status 1" in text
