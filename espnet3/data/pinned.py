@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from espnet3.data.archives import content_sha256
 from espnet3.data.builder import DatasetBuilder
@@ -166,7 +166,11 @@ def _one_at_a_time(data_dir: Path) -> Iterator[None]:
     with storage_errors(data_dir):
         data_dir.mkdir(parents=True, exist_ok=True)
         lock = FileLock(data_dir / ".create_dataset.lock")
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            logger.info("Waiting for another process that makes the data in %s", data_dir)
+            lock.acquire()
     try:
         for pattern in (".fetch.*", ".*.partial", ".*.retired"):
             for left in data_dir.glob(pattern):

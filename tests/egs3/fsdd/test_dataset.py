@@ -115,6 +115,23 @@ def test_recording_of_another_rate(tmp_path: Path) -> None:
         DatasetBuilder().make_utterances(tmp_path, tmp_path / "made")
 
 
+@pytest.mark.parametrize("config", ["training", "training_unseen"])
+def test_dry_run_from_any_folder_creates_nothing(hostile_path: Path, config: str) -> None:
+    command = [sys.executable, str(RECIPE_DIR / "run.py"), "--stages", "create_dataset", "infer"]
+    inference = config.replace("training", "inference")
+    command += ["--dry_run", "--training_config", f"conf/{config}.yaml"]
+    done = subprocess.run(
+        [*command, "--inference_config", f"conf/{inference}.yaml"],
+        cwd=hostile_path,
+        env={"PYTHONPATH": str(RECIPE_DIR.parents[2]), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "would run stage: infer" in done.stdout + done.stderr
+    assert not list(hostile_path.iterdir())
+
+
 @pytest.fixture(scope="module")
 def fsdd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the data folder built from the true recordings, where they are at hand."""

@@ -206,7 +206,10 @@ def test_leftovers_of_a_killed_run_are_cleared(tmp_path: Path, source: Path) -> 
     assert not left.exists()
 
 
-def test_two_processes_make_the_data_once(tmp_path: Path, source: Path) -> None:
+def test_two_processes_make_the_data_once(
+    tmp_path: Path, source: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     slow = "__import__('time').sleep(0.2); (Path({made!r}) / folder.name).touch()"
     made = tmp_path / "made"
     made.mkdir()
@@ -218,6 +221,7 @@ def test_two_processes_make_the_data_once(tmp_path: Path, source: Path) -> None:
         for done in [pool.submit(builder.build, **settings) for _ in range(3)]:
             done.result()
     assert len(list(made.iterdir())) == 1
+    assert "Waiting for another process" in caplog.text
     assert builder.is_built(**settings)
 
 
