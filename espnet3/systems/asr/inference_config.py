@@ -30,11 +30,13 @@ class RecogniserConfig:
     """Which model decodes, and where.
 
     ``checkpoint`` is a path (a relative one counts from ``recipe_dir``); ``None`` is the best of
-    the training in ``exp_dir``. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+    the training in ``exp_dir``. ``device`` is ``auto``, ``cpu``, ``cuda`` or ``cuda:1``;
+    ``num_threads`` are those of the CPU, 0 for as many as torch chooses.
     """
 
     checkpoint: str | None = None
     device: str = "auto"
+    num_threads: int = 0
 
 
 @dataclass
@@ -141,6 +143,7 @@ def checked_inference_config(system: BaseSystem) -> InferenceConfig:
             f"inference_config: 'decoding.method' is '{decoding.method}'; it may be one of: "
             f"{', '.join(METHODS)}.{nearest(decoding.method, list(METHODS))}"
         )
+    _check_at_least("inference_config", "model.num_threads", config.model.num_threads, 0)
     _check_at_least("inference_config", "batch_size", config.batch_size, 1)
     _check_at_least("inference_config", "decoding.beam_size", decoding.beam_size, 1)
     _check_at_least("inference_config", "decoding.nbest", decoding.nbest, 1)
