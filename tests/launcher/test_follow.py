@@ -70,7 +70,7 @@ def run_through(records: LaunchRecords) -> None:
     Path(job["output"]).write_text("working\n")
     Path(job["log"]).write_text("working\n")
     Path(job["metadata"]).write_text(
-        '{"results": {"test": {"WER": 0.0}, "words": "' + "many " * 60 + '"}}'
+        '{"results": {"test": {"WER": 0.0}, "words": "' + "many, " * 60 + '"}}'
     )
     end(records, "prepare", "done")
     records.append("fit", "started")
