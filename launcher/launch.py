@@ -152,6 +152,9 @@ def submit(launch: Launch, cluster: Cluster, *, command_line: Sequence[str]) -> 
                 process=handle.process.to_record() if handle.process else None,
             )
             submitted.append(job.stage)
+    except KeyboardInterrupt:
+        cancel(records, submitted, cluster)
+        raise
     except (OSError, RuntimeError, LauncherError) as error:
         cancel(records, submitted, cluster)
         undone = f" What had been submitted is cancelled: {', '.join(submitted)}."

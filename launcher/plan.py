@@ -112,7 +112,9 @@ def probe_plan(recipe: Recipe, python: str, arguments: Sequence[str]) -> StagePl
                 "Name another one with container.python=PATH."
             ) from error
         if output.exists():
-            return StagePlan.from_record(json.loads(output.read_text(encoding="utf-8")))
+            plan = StagePlan.from_record(json.loads(output.read_text(encoding="utf-8")))
+            if plan.stages:
+                return plan
     raise _refusal(finished, recipe, arguments)
 
 

@@ -3,6 +3,8 @@
 It needs only the standard library of Python 3.10 or newer. ``clean`` removes what it made.
 """
 
+from __future__ import annotations  # an older Python gets as far as the message about its age
+
 import fcntl
 import hashlib
 import json

@@ -66,13 +66,14 @@ def test_dry_run_can_be_typed_into_a_shell(recipe_dir: Path) -> None:
 class FakeCluster:
     """Takes a number of jobs, then refuses."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, error: BaseException | None = None) -> None:
         self.room = room
+        self.error = error or OSError("no more processes")
         self.cancelled: list[tuple[str, bool]] = []
 
     def submit(self, job: object, launch: object, records: object) -> JobHandle:
         if self.room == 0:
-            raise OSError("no more processes")
+            raise self.error
         self.room -= 1
         return JobHandle("7", ProcessId.of(1))
 
@@ -98,6 +99,13 @@ def test_a_half_made_submission_is_undone_and_told(recipe_dir: Path) -> None:
     with pytest.raises(SubmissionError, match=r"could not submit score: no more processes.*"):
         submit(make_launch(recipe_dir), cluster, command_line=[])
     assert cluster.cancelled == [("fit", False), ("prepare", False)]
+
+
+def test_control_c_during_submission_leaves_no_half_chain(recipe_dir: Path) -> None:
+    cluster = FakeCluster(room=1, error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        submit(make_launch(recipe_dir), cluster, command_line=[])
+    assert cluster.cancelled == [("prepare", False)]
 
 
 def test_cancel_leaves_ended_jobs_alone(tmp_path: Path) -> None:

@@ -138,6 +138,13 @@ def test_a_recipe_that_runs_no_stages_is_told_so(tmp_path: Path) -> None:
         plan_of(tmp_path)
 
 
+def test_a_recipe_without_a_single_stage_to_run_is_told_the_same(recipe_dir: Path) -> None:
+    run_py = recipe_dir / "run.py"
+    run_py.write_text(run_py.read_text().replace('["prepare", "fit", "score"]', "[]"))
+    with pytest.raises(RecipeRefused, match="without running any stage"):
+        plan_of(recipe_dir, "--training_config", "conf/training.yaml")
+
+
 def test_exit_status_is_the_recipes(tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     with pytest.raises(RecipeRefused) as refused:
