@@ -91,7 +91,8 @@ def _live(watch: _Watch, console: Console) -> list[Row]:
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
             rows = watch.rows()
-            live.update(render.live_table(rows), refresh=True)
+            # Room for the ^C that a terminal echoes: on a line of its own it would shift the table.
+            live.update(render.live_table(rows, width=console.width - 3), refresh=True)
             if all(row.status.has_ended for row in rows):
                 return rows
             time.sleep(POLL_S)

@@ -59,12 +59,12 @@ class Row:
         return short_path(self.log if written else self.output)
 
 
-def live_table(rows: Sequence[Row]) -> Table:
+def live_table(rows: Sequence[Row], *, width: int) -> Table:
     """Return the table that is redrawn while a launch runs."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, expand=True, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, width=width, padding=(0, 2, 0, 0))
     table.add_column("stage", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
