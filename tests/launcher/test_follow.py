@@ -15,7 +15,8 @@ from rich.console import Console
 from launcher import follow as follow_module
 from launcher.follow import follow
 from launcher.records import LAUNCH, LaunchRecords
-from launcher.render import duration, short_path
+from launcher.render import Row, duration, live_table, short_path
+from launcher.status import job_status
 
 STAGES = ("prepare", "fit", "score")
 
@@ -146,6 +147,21 @@ def test_control_c_cancels_and_a_second_one_kills(records: LaunchRecords) -> Non
     assert records.events(LAUNCH)[0]["stages"] == list(STAGES)
     assert "cancelling the launch; Ctrl-C once more kills it" in file.getvalue()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_live_table_shows_the_last_line_and_leaves_room_for_an_echoed_control_c(
+    records: LaunchRecords,
+) -> None:
+    records.append("prepare", "started")
+    job = records.read_launch()["jobs"][0]
+    Path(job["output"]).write_text("step [1] of many " + "x" * 200)
+    row = Row.of(job_status(records, "prepare"), job)
+    file = io.StringIO()
+    Console(file=file, width=80).print(live_table([row], width=77))
+    _, shown_row = file.getvalue().splitlines()
+    assert shown_row.startswith("prepare  running  0.0 s  step [1] of many xxx")
+    assert shown_row.endswith("…")
+    assert len(shown_row) <= 77
 
 
 @pytest.mark.parametrize(
