@@ -51,7 +51,7 @@ def check_config(config: DictConfig, schema: type, *, name: str) -> DictConfig:
     OmegaConf.set_struct(checked, False)
     for key, value in own.items():
         checked[key] = value
-    return checked  # type: ignore[no-any-return]
+    return checked
 
 
 def _explain(error: Any, schema: type, key: str, config: Any, name: str) -> str:

@@ -53,7 +53,7 @@ class StageFormatter(logging.Formatter):
         return mask_text(super().format(record))
 
 
-class StageLogHandler(logging.StreamHandler):  # type: ignore[type-arg]
+class StageLogHandler(logging.StreamHandler):
     """Writes to a stage's log and remembers the first failure to do so.
 
     A full disk must not flood the console with one traceback per record, nor go unnoticed:
@@ -88,7 +88,7 @@ class StageLogHandler(logging.StreamHandler):  # type: ignore[type-arg]
         super().close()
 
 
-class _ConsoleHandler(logging.StreamHandler):  # type: ignore[type-arg]
+class _ConsoleHandler(logging.StreamHandler):
     """The console's handler: a class of its own, so that a second call finds it."""
 
     def __init__(self) -> None:

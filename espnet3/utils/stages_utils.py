@@ -304,7 +304,7 @@ def _stage_method(system: Any, stage: str) -> Callable[[], Any]:
         ) from None
     except ValueError:  # a builtin without a signature
         pass
-    return method  # type: ignore[no-any-return]
+    return method
 
 
 def _log_mode(system: Any) -> str:

@@ -91,13 +91,17 @@ class BaseSystem:
             self._add_log_dir(directories, stage, reference, required=True)
         return directories
 
-    def create_dataset(self) -> None:
-        """Fetch and prepare every dataset that the training config refers to."""
+    def create_dataset(self) -> dict[str, Any]:
+        """Fetch and prepare every data set that the training config refers to.
+
+        Returns:
+            For each reference, e.g. ``train``, its number of utterances and minutes.
+        """
         from espnet3.data import create_dataset
 
         if self.training_config is None:
             raise ConfigError("create_dataset needs a training config. Use --training_config.")
-        create_dataset(self.training_config)
+        return create_dataset(self.training_config)
 
     def _add_log_dir(
         self,
