@@ -194,13 +194,12 @@ class RunKeeper(Callback):
         )
 
     def results(self) -> dict[str, Any]:
-        """Return the run's figures: at its end, and of its best checkpoint."""
+        """Return the run's figures: at its end, and the WER of its best checkpoint."""
         best = self.folder.by_merit(self.folder.entries())
         return {
             "steps": self.step,
             "epochs": self.position.epoch + 1,
-            "train_s": round(self.train_s, 2),
-            "utterances_per_s": round(self.utterances / max(self.train_s, 1e-9), 1),
             **self.figures,
-            **({f"best_{name}": value for name, value in best[0].metrics.items()} if best else {}),
+            **({"best_valid_WER": best[0].metrics["valid_WER"]} if best else {}),
+            "utterances_per_s": round(self.utterances / max(self.train_s, 1e-9), 1),
         }

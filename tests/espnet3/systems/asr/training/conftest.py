@@ -15,7 +15,7 @@ from espnet3.systems.asr.checkpoints import CheckpointFolder
 from espnet3.systems.asr.system import ASRSystem
 from espnet3.utils.stages_utils import StageInterrupted
 
-DATASET = '''
+DATASET = """
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ class Dataset(BaseDataset):
 
     def cuts(self):
         return load_cuts(self.manifest, data_dir=self.data_dir)
-'''
+"""
 
 SETTINGS: dict[str, Any] = {
     "seed": 3,
