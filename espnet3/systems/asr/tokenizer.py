@@ -79,14 +79,14 @@ class Tokenizer:
         if self._is_word_model:
             # SentencePiece joins neighbouring unknown words into one token: go word by word.
             return [index for word in text.split() for index in self._processor.encode(word)]
-        return self._processor.encode(text)  # type: ignore[no-any-return]
+        return self._processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``; an unknown token reads ``<unk>``, blanks are dropped."""
         kept = [int(index) for index in ids if index != BLANK_ID]
         if self._is_word_model:
             return " ".join(self.pieces[index].removeprefix(_WORD_START) for index in kept)
-        return self._processor.decode(kept)  # type: ignore[no-any-return]
+        return self._processor.decode(kept)
 
 
 def train_tokenizer(
