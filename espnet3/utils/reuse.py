@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from espnet3.utils.errors import storage_errors
 from espnet3.utils.files import write_atomically
 
 _ABSENT = "(absent)"
@@ -64,7 +65,8 @@ class Reuse:
 
     def forget(self) -> None:
         """Drop the record: call it before remaking, so that a part is never taken for whole."""
-        self.marker.unlink(missing_ok=True)
+        with storage_errors(self.marker):
+            self.marker.unlink(missing_ok=True)
 
 
 def _relative(path: Path, folder: Path) -> str:

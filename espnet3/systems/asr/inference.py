@@ -2,8 +2,8 @@
 
 The **real-time factor** (RTF) is the wall time of decoding over the duration of the audio.
 Decoding is all that grows with the audio: reading it, features, network, search, and text.
-Starting up (imports, loading the checkpoint and the manifests) is left out; ``stage_RTF`` counts
-it too. Neither counts a training that this stage had to start.
+Starting up (imports, loading the checkpoint and the manifests) is left out; the log also gives a
+figure that counts it. Neither counts a training that this stage had to start.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def run_infer(system: BaseSystem) -> dict[str, Any]:
+def run_infer(system: BaseSystem) -> dict[str, dict[str, float]]:
     """Recognise the test sets of ``system.inference_config``.
 
     Returns:
-        for each test set its ``RTF``, and ``stage_RTF`` where anything was decoded.
+        for each test set its ``WER`` in percent, of the texts as they are, and its ``RTF``.
 
     Raises:
         ConfigError: a setting that makes no sense.
@@ -65,7 +65,7 @@ def run_infer(system: BaseSystem) -> dict[str, Any]:
         "num_threads": config.model.num_threads,
         "checkpoint": sha256_of(checkpoint),
     }
-    figures: dict[str, Any] = {}
+    figures: dict[str, dict[str, float]] = {}
     recogniser: Recogniser | None = None
     decoded_s = 0.0
     for name, (cuts, data_sha) in test_sets.items():
@@ -80,11 +80,10 @@ def run_infer(system: BaseSystem) -> dict[str, Any]:
             recogniser = recogniser or _load(checkpoint, config)
             summary = _decode(recogniser, name, cuts, folder, reuse, config)
             decoded_s += summary["audio_s"]
-        figures[name] = {"RTF": summary["RTF"]}
+        figures[name] = {"WER": summary["WER"], "RTF": summary["RTF"]}
     if decoded_s:
-        stage_rtf = round((time.perf_counter() - begin) / decoded_s, 5)
+        stage_rtf = (time.perf_counter() - begin) / decoded_s
         logger.info("RTF of the stage with its start-up: %.5f", stage_rtf)
-        figures["stage_RTF"] = stage_rtf
     return figures
 
 
@@ -175,6 +174,7 @@ def _decode(
 
     from espnet3.data import check_cuts
     from espnet3.systems.asr.decoding.recognise import batches_by_length, recognise
+    from espnet3.systems.asr.scoring.alignment import error_counts
 
     check_cuts(cuts, name=name, sample_rate_hz=recogniser.log_mel.sample_rate_hz)
     order = [cut.id for cut in cuts]
@@ -191,7 +191,12 @@ def _decode(
     }
     elapsed_s = time.perf_counter() - begin
     audio_s = sum(cut.duration for cut in cuts)
+    counts = error_counts(
+        [each.reference.split() for each in recognised.values()],
+        [each.text.split() for each in recognised.values()],
+    )
     summary = {
+        "WER": round(counts.rate_percent, 3),
         "RTF": round(elapsed_s / audio_s, 5),
         "elapsed_s": round(elapsed_s, 4),
         "audio_s": round(audio_s, 3),
@@ -204,12 +209,13 @@ def _decode(
     paths = write_recognised(folder, (recognised[utt_id] for utt_id in order), summary)
     reuse.mark_done(paths)
     logger.info(
-        "%s: %d utterances, %.1f s of audio in %.2f s, RTF %.4f: %s",
+        "%s: %d utterances, %.1f s of audio in %.2f s, RTF %.4f, WER %.2f %%: %s",
         name,
         len(order),
         audio_s,
         elapsed_s,
         summary["RTF"],
+        summary["WER"],
         folder / "hyp.txt",
     )
     return summary

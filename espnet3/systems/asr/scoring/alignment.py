@@ -91,6 +91,13 @@ def count(alignment: Iterable[AlignedToken]) -> Counts:
     return Counts(*(operations.count(operation) for operation in ("C", "S", "D", "I")))
 
 
+def error_counts(
+    references: Sequence[Sequence[str]], hypotheses: Sequence[Sequence[str]]
+) -> Counts:
+    """Return the operations of all pairs of token sequences together."""
+    return sum((count(alignment) for alignment in align(references, hypotheses)), Counts())
+
+
 def three_lines(alignment: Alignment) -> str:
     """Return ``REF:``, ``HYP:`` and ``Eval:`` lines in columns, as NIST's sclite prints them.
 

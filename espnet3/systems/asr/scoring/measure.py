@@ -135,7 +135,7 @@ def _check_names(names: list[str]) -> None:
 
 
 def _find_hypotheses(system: BaseSystem, config: MetricsConfig, inference_dir: Path) -> list[str]:
-    """Return the names of the test sets, recognised first where that is not done yet."""
+    """Return the names of the test sets, their hypotheses brought up to date if that can be."""
     names = names_of_test_sets(config.dataset.test, "metrics_config")
     if not names and system.inference_config is not None:
         from omegaconf import OmegaConf
@@ -144,14 +144,15 @@ def _find_hypotheses(system: BaseSystem, config: MetricsConfig, inference_dir: P
         names = names_of_test_sets(list(references), "inference_config")
     if not names:
         names = sorted(path.parent.name for path in inference_dir.glob("*/hyp.txt"))
+    if system.inference_config is not None:
+        # infer keeps what still holds: hypotheses of other settings must not be scored as these.
+        system.infer()  # type: ignore[attr-defined]
     missing = [name for name in names if not (inference_dir / name / "hyp.txt").is_file()]
-    if names and not missing:
-        return names
-    what = f"There are no hypotheses of {', '.join(missing) or 'any test set'} in {inference_dir}"
-    if system.inference_config is None:
-        raise DataError(f"{what}. Run the stage infer, or give --inference_config as well.")
-    logger.info("%s, so infer runs first", what)
-    system.infer()  # type: ignore[attr-defined]
+    if missing or not names:
+        raise DataError(
+            f"There are no hypotheses of {', '.join(missing) or 'any test set'} in "
+            f"{inference_dir}. Run the stage infer, or give --inference_config as well."
+        )
     return names
 
 

@@ -34,15 +34,22 @@ def test_rates_and_files(small_system, small_configs):
     assert "REF:  one TWO\nHYP:  one TOO\nEval:     S" in text
 
 
-def test_missing_hypotheses_are_made_first(small_system, small_configs, caplog):
-    caplog.set_level("INFO")
+def test_missing_hypotheses_are_made_first(small_system, small_configs):
     system = small_system("training", "inference", "metrics")
     figures = system.measure()
     assert system.calls[0] == "infer"
-    assert "infer runs first" in caplog.text
     assert set(figures["test"]) == {"WER", "CER"}
     speakers = metrics_json(small_configs)["tests"]["test"]["WER"]["by_speaker"]
     assert set(speakers) == {"anna", "bert"}
+
+
+def test_hypotheses_of_other_settings_are_not_scored(small_system, small_configs):
+    small_system("training", "inference", "metrics").measure()
+    small_configs["inference"]["decoding"]["method"] = "greedy"
+    small_system("training", "inference", "metrics").measure()
+    folder = Path(small_configs["inference"]["inference_dir"]) / "test"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["made_from"]["decoding"]["method"] == "greedy"
 
 
 def test_unchanged_is_kept_and_changes_are_named(small_system, small_configs, caplog):
