@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from espnet3.systems.base.system import BaseSystem
+from espnet3.utils.errors import ConfigError
 
 
 class ASRSystem(BaseSystem):
@@ -32,10 +33,12 @@ class ASRSystem(BaseSystem):
             others.checked_metrics_config(self)
         others.checked_publication_config(self)
 
-    def create_dataset(self) -> dict[str, Any]:  # type: ignore[override]
+    def create_dataset(self) -> dict[str, Any]:
         """Fetch and prepare the data; see :mod:`espnet3.data`."""
         from espnet3.data import create_dataset
 
+        if self.training_config is None:
+            raise ConfigError("create_dataset needs a training config. Use --training_config.")
         return create_dataset(self.training_config)
 
     def train_tokenizer(self) -> dict[str, Any]:

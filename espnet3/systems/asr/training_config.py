@@ -153,7 +153,7 @@ class EarlyStoppingConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Which checkpoints stay: the ``keep_best`` by ``monitor`` (lower is better), the newest two."""
+    """Which checkpoints stay: the newest two, and the ``keep_best`` with the lowest ``monitor``."""
 
     monitor: str = "valid_WER"
     keep_best: int = 3

@@ -18,7 +18,7 @@ class FrameDropout(nn.Dropout):
         super().__init__(probability)
         self.shared_over_time = shared_over_time
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
+    def forward(self, input: Tensor) -> Tensor:
         """Drop out elements of ``input`` (batch, frames, dim) while training."""
         if not self.shared_over_time:
             return super().forward(input)

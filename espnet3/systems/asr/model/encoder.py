@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from espnet3.systems.asr.model.attention import Rotary, SelfAttention, sinusoids
 from espnet3.systems.asr.model.dropout import FrameDropout
+from espnet3.systems.asr.model.subsampling import channels_last
 from espnet3.systems.asr.training_config import ModelConfig
 
 
@@ -53,7 +54,7 @@ class Convolution(nn.Module):
         # As 2-D over (1, frames): (batch, frames, dim) then is channels-last memory already, and
         # no transposed copy is made.
         self.depthwise = nn.Conv2d(dim, dim, (1, kernel), padding=(0, kernel // 2), groups=dim)
-        self.depthwise.to(memory_format=torch.channels_last)
+        channels_last(self.depthwise)
         self.inner_norm = nn.LayerNorm(dim)
         self.activation = nn.SiLU()
         self.pointwise_out = nn.Linear(dim, dim)

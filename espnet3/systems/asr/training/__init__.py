@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from espnet3.systems.base.system import BaseSystem
+    from espnet3.systems.asr.system import ASRSystem
 
 
-def run_collect_stats(system: BaseSystem) -> dict[str, Any]:
+def run_collect_stats(system: ASRSystem) -> dict[str, Any]:
     """Compute the global statistics of the training features; see ``collect_stats``."""
     from espnet3.systems.asr.training.collect_stats import run_collect_stats
 
     return run_collect_stats(system)
 
 
-def run_train(system: BaseSystem) -> dict[str, Any]:
+def run_train(system: ASRSystem) -> dict[str, Any]:
     """Train the recogniser; see ``train``."""
     from espnet3.systems.asr.training.train import run_train
 

@@ -44,7 +44,7 @@ class _Stream:
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         try:
-            torch.save(checkpoint, self)
+            torch.save(checkpoint, self)  # type: ignore[arg-type]  # write and flush are enough
         except RuntimeError:
             if self._error is not None:
                 raise self._error from None

@@ -19,7 +19,7 @@ from espnet3.utils.files import write_atomically
 from espnet3.utils.reuse import Reuse
 
 if TYPE_CHECKING:
-    from espnet3.systems.base.system import BaseSystem
+    from espnet3.systems.asr.system import ASRSystem
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def stats_file(stats_dir: Path) -> Path:
     return Path(stats_dir) / "feature_stats.json"
 
 
-def run_collect_stats(system: BaseSystem) -> dict[str, Any]:
+def run_collect_stats(system: ASRSystem) -> dict[str, Any]:
     """Compute the statistics of the training split into ``stats_dir``."""
     config = checked_training_config(system)
     source = load_split(config, "train", create=system.create_dataset)

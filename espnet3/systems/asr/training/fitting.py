@@ -61,7 +61,7 @@ def fit(
             interruption,
             recogniser={"config": asdict(config), "tokenizer": tokenizer_model},
         )
-        trainer.callbacks.insert(0, keeper)
+        trainer.callbacks.insert(0, keeper)  # type: ignore[attr-defined]
         module = CTCTraining(model, config)
         loader = _train_loader(config, tokenizer, train, start, *ranks)
         trainer.fit(module, loader, ckpt_path=str(checkpoint) if checkpoint else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -52,11 +53,11 @@ class CTCTraining(LightningModule):
         if self.averaged is not None and step % self.config.averaging.every_n_steps == 0:
             self.averaged.update_parameters(self.model)
 
-    def configure_optimizers(self) -> dict[str, object]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW and its schedule by step."""
         trainer = self.config.trainer
         # Lightning cannot clip what a fused optimizer unscales by itself, under float16.
-        fused = "16-mixed" != trainer.precision
+        fused = trainer.precision != "16-mixed"
         optimizer = build_optimizer(self.model, self.config.optimizer, fused=fused)
         scheduler = build_scheduler(optimizer, self.config.scheduler, trainer.max_steps)
         return {

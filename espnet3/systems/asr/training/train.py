@@ -23,12 +23,12 @@ from espnet3.utils.errors import storage_errors
 from espnet3.utils.files import sha256_of
 
 if TYPE_CHECKING:
-    from espnet3.systems.base.system import BaseSystem
+    from espnet3.systems.asr.system import ASRSystem
 
 logger = logging.getLogger(__name__)
 
 
-def run_train(system: BaseSystem) -> dict[str, Any]:
+def run_train(system: ASRSystem) -> dict[str, Any]:
     """Train to ``max_steps``, going on from an interrupted run's checkpoint.
 
     Returns:

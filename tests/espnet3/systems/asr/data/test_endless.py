@@ -1,4 +1,4 @@
-"""The endless sequence of batches: exact places, shares of ranks and workers, and the curriculum."""
+"""The endless sequence of batches: exact places, shares of ranks and workers, progress."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_progress_is_the_share_of_all_batches_when_the_epoch_begins() -> None:
 
     batches = first(fresh(), 45)
     per_epoch = sum(place.epoch == 0 for _, place, _ in batches)
-    second = [epoch for epoch in asked if epoch[0] == 1][0]
+    second = next(epoch for epoch in asked if epoch[0] == 1)
     assert second == (1, 5, round(per_epoch / 50, 4))
     undisturbed = list(asked)
     asked.clear()
