@@ -41,7 +41,11 @@ class CTCTraining(LightningModule):
         A resumed run then needs no random state from its checkpoint, on any number of ranks.
         """
         place = batch.position.total * self.trainer.world_size + self.global_rank
-        torch.manual_seed((self.config.seed * 1_000_003 + place) % 2**63)
+        seed = (self.config.seed * 1_000_003 + place) % 2**63
+        # Not torch.manual_seed: where CUDA is not in use that keeps a stack trace of every call.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the CTC loss per token of ``batch``."""
