@@ -14,7 +14,7 @@ override ARGS := $(value ARGS)
 export STAGES RECIPE CLUSTER CONTAINER ARGS
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format env dev-env lock clean
+.PHONY: help run test targets lint format env dev-env lock clean
 
 define HELP
 make run      run a recipe's stages as jobs, follow them, show results and error rates
@@ -25,6 +25,7 @@ make run      run a recipe's stages as jobs, follow them, show results and error
                 ARGS="--training_config conf/training.yaml stop_grace_s=30"
                                         more flags for run.py, settings of the launcher
 make test     run the test suite; ARGS="-k launcher -m 'not slow'" goes to pytest
+make targets  hold the project to its figures: half an hour of an idle machine
 make lint     check style and types
 make format   put the code into the project's format
 make env      only make .venv, which the others do when it is needed
@@ -43,6 +44,9 @@ run: env
 
 test: dev-env
 	@$(VENV_PYTHON) -m launcher.make_run pytest
+
+targets: override ARGS := -m target -v
+targets: test
 
 lint: dev-env
 	$(VENV_PYTHON) -m ruff check .

@@ -103,7 +103,8 @@ def run_stages(
 
     Each stage writes ``<stage>.log`` and ``<stage>.metadata.json`` in the folder that
     ``system.stage_log_dirs`` names for it. A mapping that the method returns is recorded in the
-    metadata as ``results``.
+    metadata as ``results``. Of several processes that train together, those of a rank above 0 run
+    only ``train``.
 
     Args:
         system: has one method without arguments for each stage.
@@ -123,6 +124,8 @@ def run_stages(
     methods = {stage: _stage_method(system, stage) for stage in stages}
     log_mode = _log_mode(system)
     for stage, method in methods.items():
+        if stage != "train" and process_rank() > 0:
+            continue  # only training is the work of several processes
         if getattr(args, "dry_run", False):
             _show_plan(system, stage, args, log)
             continue
@@ -171,7 +174,7 @@ def _run_stage(
     # Imported here: `run.py --help` needs none of it.
     from espnet3.utils.metadata import finish_metadata, reset_peak_memory, stage_metadata
 
-    rank = process_rank() if stage == "train" else 0
+    rank = process_rank()
     stem = f"{stage}_rank{rank}" if stage == "train" and log_mode == "per_rank" else stage
     writes_log = rank == 0 or log_mode == "per_rank"
     metadata = stage_metadata(stage, system, args)

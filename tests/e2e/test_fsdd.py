@@ -1,7 +1,8 @@
 """The digit strings, from the archive to the error rate, through the launcher.
 
 The figures to beat are upstream ESPnet3's on the same strings with two CPU cores: 5.0 % WER after
-218 s of training. Times are those of the whole ``train`` stage, from its metadata.
+218 s of training. Times are those of the whole ``train`` stage, from its metadata. The tests
+marked ``target`` hold the project to them; they need an idle machine (``make targets``).
 """
 
 from __future__ import annotations
@@ -90,6 +91,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     return Recipe(folder, {**os.environ, "FSDD_ARCHIVE": source})
 
 
+@pytest.mark.target
 @pytest.mark.parametrize(
     ("config", "wer_at_most", "share_of_upstreams_time"),
     [("training", 1.0, 1.0), ("training_quick", 5.0, 0.3)],
@@ -115,17 +117,17 @@ def test_three_seeds_beat_upstream_within_its_time(
     assert max(seconds) <= limit_s
 
 
-@pytest.mark.parametrize(
-    ("config", "wer_at_most"), [("training_fixed", 30.0), ("training_bpe", 30.0)]
-)
+@pytest.mark.target
+@pytest.mark.parametrize("config", ["training_fixed", "training_bpe"])
 def test_the_recipe_also_learns_from_fixed_strings_and_with_bpe(
-    recipe: Recipe, config: str, wer_at_most: float, report: Callable[[str], None]
+    recipe: Recipe, config: str, report: Callable[[str], None]
 ) -> None:
     run = recipe.launch(f"{config}_seed0", config, 0)
     report(f"fsdd {config}: test WER {run.wer['test']:.2f} %, train stage {run.train_s:.0f} s")
-    assert run.wer["test"] <= wer_at_most
+    assert run.wer["test"] <= 30.0
 
 
+@pytest.mark.target
 def test_the_figure_of_an_unseen_speaker_is_reported(
     recipe: Recipe, report: Callable[[str], None]
 ) -> None:
@@ -136,9 +138,12 @@ def test_the_figure_of_an_unseen_speaker_is_reported(
     assert wer < 60.0
 
 
-def test_unchanged_stages_are_kept(recipe: Recipe) -> None:
+def test_digits_are_recognised_and_unchanged_stages_kept(
+    recipe: Recipe, report: Callable[[str], None]
+) -> None:
     first = recipe.launch("training_quick_seed0", "training_quick", 0)
+    report(f"fsdd training_quick: WER {first.wer['test']:.2f} %, train stage {first.train_s:.0f} s")
+    assert first.wer["test"] <= 15.0
     again = recipe.launch("training_quick_seed0", "training_quick", 0)
     assert again.wer == first.wer
-    assert again.train_s < 0.2 * UPSTREAM_TRAIN_S * 0.3
-    assert "kept" in (again.exp_dir / "train.log").read_text().lower()
+    assert "Kept: the finished training" in (again.exp_dir / "train.log").read_text()

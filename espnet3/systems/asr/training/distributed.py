@@ -8,13 +8,21 @@ from contextlib import contextmanager
 
 
 def global_rank() -> int:
-    """Return this process's rank among those that train together, from its environment."""
-    return int(os.environ.get("RANK", "0"))
+    """Return this process's rank among those that train together, from its environment.
+
+    torchrun and the launcher set RANK. Lightning, which starts the other ranks of one node by
+    itself once rank 0 has prepared everything, sets LOCAL_RANK only.
+    """
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or "0")
 
 
-def world_size() -> int:
-    """Return how many processes train together, from the environment (torchrun, the launcher)."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def started_by_lightning() -> bool:
+    """Tell whether this is a rank that Lightning started as a copy of rank 0's command."""
+    return "RANK" not in os.environ and global_rank() > 0
+
+
+def _started_together() -> bool:
+    return "RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
@@ -23,7 +31,7 @@ def rank_zero_first() -> Iterator[None]:
 
     Lightning takes over the process group that is begun here.
     """
-    if world_size() == 1:
+    if not _started_together():
         yield
         return
     import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,11 @@ from espnet3.systems.asr.model import build_model
 from espnet3.systems.asr.tokenizer import Tokenizer
 from espnet3.systems.asr.training.allocator import keep_freed_memory
 from espnet3.systems.asr.training.collect_stats import FeatureStats, stats_file
-from espnet3.systems.asr.training.distributed import global_rank, rank_zero_first
+from espnet3.systems.asr.training.distributed import (
+    global_rank,
+    rank_zero_first,
+    started_by_lightning,
+)
 from espnet3.systems.asr.training.run_folder import RunFolder
 from espnet3.systems.asr.training_config import TrainingConfig, checked_training_config
 from espnet3.utils.errors import storage_errors
@@ -58,6 +63,8 @@ def run_train(system: ASRSystem) -> dict[str, Any]:
         return finished
     with storage_errors(exp_dir):
         results = _fit(config, train, valid, run)
+    if started_by_lightning():
+        sys.exit(0)  # the rest of the command is rank 0's
     results["wall_s"] = round(time.perf_counter() - begin_s, 2)
     if global_rank() == 0:
         run.mark_finished(results)

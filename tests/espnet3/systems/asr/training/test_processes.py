@@ -128,3 +128,37 @@ def test_two_ranks_train_validate_and_go_on_together(make_system: MakeSystem) ->
     assert_same_training(
         checkpoint_content(interrupted, STEPS), checkpoint_content(undisturbed, STEPS)
     )
+
+
+RUN_STAGES = """
+import sys
+from omegaconf import OmegaConf
+from espnet3.systems.asr.system import ASRSystem
+from espnet3.utils.stages_utils import run_stages
+
+class System(ASRSystem):
+    def after(self):
+        print("after training", flush=True)
+
+system = System(training_config=OmegaConf.load(sys.argv[1]))
+run_stages(system, ["create_dataset", "train", "after"])
+"""
+
+
+def test_one_command_trains_on_two_devices(make_system: MakeSystem) -> None:
+    """Lightning starts the second rank as a copy of the command; it does nothing but train."""
+    system = make_system("two", trainer__devices=2, trainer__strategy="ddp")
+    folder = Path(system.training_config.recipe_dir)
+    (folder / "run_stages.py").write_text(RUN_STAGES)
+    OmegaConf.save(system.training_config, folder / "two.yaml")
+    ran = subprocess.run(
+        [sys.executable, str(folder / "run_stages.py"), str(folder / "two.yaml")],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count("after training") == 1
+    assert [step for step, _ in figures(system)][-1] == STEPS
+    assert not list(folder.rglob("*1.log")), "a second rank kept a log of its own"
