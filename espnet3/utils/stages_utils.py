@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from espnet3.utils.errors import (
@@ -31,13 +31,13 @@ from espnet3.utils.logging_utils import (
     stage_log_handler,
 )
 from espnet3.utils.masking import mask_text
+from espnet3.utils.uncaught import mark_reported, show_uncaught
 
 logger = logging.getLogger(__name__)
 
 ALL = "all"
 _LOG_MODES = ("rank0", "per_rank")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGINT)
-_REPORTED = "_espnet3_reported_by_stage"
 
 
 class StageInterrupted(SystemExit):
@@ -85,7 +85,7 @@ def parse_cli_and_stage_args(
     Returns:
         The parsed arguments and the stages to run, in canonical order.
     """
-    sys.excepthook = _show_uncaught
+    sys.excepthook = show_uncaught
     args = parser.parse_args()
     try:
         return args, resolve_stages(args.stages, stages)
@@ -198,7 +198,7 @@ def _run_stage(
     except BaseException as error:
         metadata.update(_how_it_ended(error))
         _log_ending(log, stage, error, metadata, time.perf_counter() - start)
-        setattr(error, _REPORTED, stage)
+        mark_reported(error, stage)
         raise
     finally:
         finish_metadata(metadata)
@@ -328,30 +328,3 @@ def _show_plan(
     for name, value in vars(args or argparse.Namespace()).items():
         if name.endswith("_config") and value is not None:
             log.info("[DRY RUN]   %s: %s", name, value)
-
-
-def _show_uncaught(
-    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-) -> None:
-    """Show what ended the run: the message alone where a person can mend it.
-
-    A ``ValueError`` raised by ``run.py`` itself counts: the documentation has recipes guard
-    their own configs so.
-    """
-    stage = getattr(error, _REPORTED, None)
-    if stage is not None and isinstance(error, Exception):
-        print(f"error: stage '{stage}' failed; see above, or its log", file=sys.stderr)
-    elif isinstance(error, RecipeError) or (
-        isinstance(error, ValueError) and _raised_by_runner(traceback)
-    ):
-        print(f"error: {mask_text(str(error))}", file=sys.stderr)
-    elif isinstance(error, KeyboardInterrupt):
-        print("Interrupted.", file=sys.stderr)
-    else:
-        sys.__excepthook__(kind, error, traceback)
-
-
-def _raised_by_runner(traceback: TracebackType | None) -> bool:
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    return traceback is not None and traceback.tb_frame.f_globals.get("__name__") == "__main__"
