@@ -7,6 +7,7 @@ by ``_target_`` in ``metrics.yaml``.
 from __future__ import annotations
 
 import unicodedata
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from espnet3.utils.errors import ConfigError, nearest
@@ -30,7 +31,7 @@ CLEANERS: dict[str, Callable[[str], str]] = {
 }
 
 
-class ErrorRate:
+class ErrorRate(ABC):
     """Edit operations per reference token.
 
     Args:
@@ -60,9 +61,9 @@ class ErrorRate:
             text = cleaner(text)
         return " ".join(text.split())
 
+    @abstractmethod
     def tokens(self, text: str) -> list[str]:
         """Return what is counted in a cleaned ``text``."""
-        raise NotImplementedError
 
 
 class WER(ErrorRate):
