@@ -278,11 +278,12 @@ def _check_values(config: DictConfig) -> None:
         raise ConfigError(
             f"training_config: 'model.conv_kernel' is {model.conv_kernel}; it must be odd."
         )
-    if not 0.0 <= config.averaging.decay < 1.0:
-        raise ConfigError(
-            f"training_config: 'averaging.decay' is {config.averaging.decay};"
-            " it must lie in [0, 1), 0 to switch averaging off."
-        )
+    for key in ("averaging.decay", "model.dropout"):
+        value = OmegaConf.select(config, key)
+        if not 0.0 <= value < 1.0:
+            raise ConfigError(
+                f"training_config: '{key}' is {value}; it must lie in [0, 1), 0 to switch it off."
+            )
     if any(factor <= 0.5 or factor >= 2.0 for factor in config.augmentation.speed_factors):
         raise ConfigError(
             "training_config: 'augmentation.speed_factors' is"

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections import OrderedDict
 
 import numpy as np
+from lhotse.audio.backend import LibsndfileBackend, set_current_audio_backend
 from lhotse.cut import Cut, MixedCut, MonoCut
 
 from espnet3.systems.asr.features import LogMel
 from espnet3.utils.errors import DataError
+
+# What create_dataset checks recordings with. Left to choose (lhotse 1.33), lhotse looks for
+# torchaudio anew at every read, which takes as long as reading.
+set_current_audio_backend(LibsndfileBackend())
 
 
 class FeatureStore:

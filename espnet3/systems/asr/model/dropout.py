@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -24,5 +23,6 @@ class FrameDropout(nn.Dropout):
             return super().forward(input)
         if not self.training or self.p == 0.0:
             return input
-        ones = torch.ones(input.shape[0], 1, input.shape[2], dtype=input.dtype, device=input.device)
-        return input * nn.functional.dropout(ones, self.p)
+        kept = 1.0 - self.p
+        mask = input.new_empty(input.shape[0], 1, input.shape[2]).bernoulli_(kept)
+        return input * mask.div_(kept)

@@ -58,6 +58,7 @@ def test_the_template_spells_out_every_default() -> None:
         ({"model": {"subsampling": {"factor": 3}}}, "'model.subsampling.factor' is 3"),
         ({"trainer": {"max_steps": 0}}, "'trainer.max_steps' is 0; it must be at least 1"),
         ({"averaging": {"decay": 1.0}}, "'averaging.decay' is 1.0"),
+        ({"model": {"dropout": 1.0}}, "'model.dropout' is 1.0"),
         ({"augmentation": {"speed_factors": [9.0]}}, "each must lie between 0.5 and 2"),
         ({"trainer": {"checkpoint": {"monitor": "WER"}}}, "may be one of: valid_WER, valid_loss"),
     ],

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from espnet3.systems.asr.model import build_model
-from espnet3.systems.asr.model.attention import Rotary
+from espnet3.systems.asr.model.attention import Rotary, sinusoids
 from espnet3.systems.asr.model.dropout import FrameDropout
 from espnet3.systems.asr.model.normalisation import GlobalNormalisation
 from espnet3.systems.asr.model.spec_augment import SpecAugment
@@ -91,6 +91,16 @@ def test_rotary_attention_sees_distances_only() -> None:
         diagonal = scores.diagonal(distance)
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
     assert not torch.allclose(scores[0, 0], scores[0, 3])
+
+
+def test_the_encoding_of_position_does_not_drown_the_speech() -> None:
+    torch.manual_seed(0)
+    encoder = build_model(small_config(position="sinusoidal"), TOKENS).encoder.eval()
+    seen: list[torch.Tensor] = []
+    encoder.layers[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    hidden = torch.randn(1, 9, 16)
+    encoder(hidden, torch.tensor([9]))
+    torch.testing.assert_close(seen[0][0], 4.0 * hidden[0] + sinusoids(9, 16, hidden.device))
 
 
 def test_normalisation_takes_the_utterances_own_mean_then_the_statistics() -> None:
