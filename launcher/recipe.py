@@ -11,7 +11,12 @@ from pathlib import Path
 from launcher.errors import UsageError
 
 DEFAULT_RECIPE = Path("egs3/mini_an4/asr")
-STANDARD_CONFIGS = ("training", "inference", "metrics")
+# Each standard config and the flags that name it: today's, and older ones of ESPnet3.
+STANDARD_CONFIGS = {
+    "training": ("--training_config", "--train_config"),
+    "inference": ("--inference_config", "--infer_config"),
+    "metrics": ("--metrics_config", "--metric_config"),
+}
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 
 
@@ -78,20 +83,17 @@ def find_recipe(asked: str | None, *, working_dir: Path) -> Recipe:
 def recipe_arguments(given: Sequence[str], recipe: Recipe, *, working_dir: Path) -> list[str]:
     """Return the arguments for ``run.py``, which runs in the recipe's folder.
 
-    With no ``--*_config`` flag given, the standard configs of the recipe are passed where they
-    exist. A relative path that exists in the working directory is passed as an absolute one.
+    Each of the standard configs that was not given is the recipe's own, where it has one. They come
+    first: what was given in a way that is not seen here (an abbreviated flag) still has the last
+    word. A relative path that exists in the working directory is passed as an absolute one.
     """
-    arguments = [_absolute(argument, recipe, working_dir) for argument in given]
-    if not any(is_config_flag(argument) for argument in given):
-        for role in STANDARD_CONFIGS:
-            if (recipe.directory / "conf" / f"{role}.yaml").is_file():
-                arguments += [f"--{role}_config", f"conf/{role}.yaml"]
-    return arguments
-
-
-def is_config_flag(argument: str) -> bool:
-    """Tell whether an argument is ``--something_config`` or ``--something_config=VALUE``."""
-    return argument.startswith("--") and argument.split("=", 1)[0].endswith("_config")
+    defaults: list[str] = []
+    flags_given = {argument.partition("=")[0] for argument in given}
+    for role, flags in STANDARD_CONFIGS.items():
+        config = f"conf/{role}.yaml"
+        if flags_given.isdisjoint(flags) and (recipe.directory / config).is_file():
+            defaults += [flags[0], config]
+    return [*defaults, *(_absolute(argument, recipe, working_dir) for argument in given)]
 
 
 def _absolute(argument: str, recipe: Recipe, working_dir: Path) -> str:

@@ -34,16 +34,34 @@ def test_code_root_is_the_git_top_else_the_project_else_the_recipe(recipe_dir: P
     assert find_recipe(str(recipe_dir), working_dir=top).code_root == top
 
 
-def test_standard_configs_are_passed_only_when_none_is_given(recipe_dir: Path) -> None:
+TRAINING = ["--training_config", "conf/training.yaml"]
+INFERENCE = ["--inference_config", "conf/inference.yaml"]
+METRICS = ["--metrics_config", "conf/metrics.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("given", "defaults"),
+    [
+        ([], [*TRAINING, *INFERENCE, *METRICS]),
+        (["--flag"], [*TRAINING, *INFERENCE, *METRICS]),
+        (["--count_words_config", "a"], [*TRAINING, *INFERENCE, *METRICS]),
+        (["--training_config", "a"], [*INFERENCE, *METRICS]),
+        (["--inference_config=a", "--training_config=b"], METRICS),
+        (["--train_config", "a", "--infer_config", "b", "--metric_config=c"], []),
+    ],
+)
+def test_each_standard_config_that_is_not_given_is_the_recipes(
+    recipe_dir: Path, given: list[str], defaults: list[str]
+) -> None:
     recipe = find_recipe(str(recipe_dir), working_dir=recipe_dir)
-    (recipe_dir / "conf" / "metrics.yaml").touch()
-    assert recipe_arguments(["--flag"], recipe, working_dir=recipe_dir) == [
-        "--flag",
-        *("--training_config", "conf/training.yaml"),
-        *("--metrics_config", "conf/metrics.yaml"),
-    ]
-    given = ["--labels_config", "conf/labels.yaml"]
-    assert recipe_arguments(given, recipe, working_dir=recipe_dir) == given
+    for role in ("inference", "metrics"):
+        (recipe_dir / "conf" / f"{role}.yaml").touch()
+    assert recipe_arguments(given, recipe, working_dir=recipe_dir) == [*defaults, *given]
+
+
+def test_a_standard_config_that_the_recipe_lacks_is_not_passed(recipe_dir: Path) -> None:
+    recipe = find_recipe(str(recipe_dir), working_dir=recipe_dir)
+    assert recipe_arguments([], recipe, working_dir=recipe_dir) == TRAINING
 
 
 def test_paths_that_exist_here_are_made_absolute(recipe_dir: Path, tmp_path: Path) -> None:
