@@ -14,12 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from launcher import guard
 from launcher.errors import StageFailed
 from launcher.process import signal_on_parent_death
 from launcher.records import LaunchRecords
+from launcher.stage_files import OUTPUT_INODE, close_metadata, open_output
 from launcher.status import CANCELLED, DONE, FAILED, cancel_requested, exit_reason
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # What belongs to the job process; the stage would take itself for a submitit job by it.
 _SUBMITIT_PREFIX, _KEPT = "SUBMITIT_", "SUBMITIT_LOCAL_JOB_ID"
+# How the stage framework calls the states that a job ends in.
+_METADATA_STATES = {DONE: "done", FAILED: "failed", CANCELLED: "interrupted"}
 
 
 @dataclass(frozen=True)
@@ -115,13 +118,21 @@ class StageJob:
             output = open_output(self.job.output)
         except OSError as error:
             return Outcome(FAILED, f"cannot write {self.job.output}: {error.strerror}"), None
+        inode = os.fstat(output.fileno()).st_ino
         with output:
-            records.append(self.job.stage, "started", host=os.uname().nodename, pid=os.getpid())
+            records.append(
+                self.job.stage,
+                "started",
+                host=os.uname().nodename,
+                pid=os.getpid(),
+                output_inode=inode,
+            )
+            environment = stage_environment(os.environ, self.job, self.launch_dir)
             try:
                 process = subprocess.Popen(
                     self.job.host_command,
                     cwd=self.job.working_dir,
-                    env=stage_environment(os.environ, self.job, self.launch_dir),
+                    env={**environment, OUTPUT_INODE: str(inode)},
                     stdin=subprocess.PIPE,  # its end tells the guard that this process is gone
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -133,35 +144,16 @@ class StageJob:
             with process:
                 stop.pass_on_to(process)
                 exit_code = _as_shell(process.wait())
-        if exit_code == 0:
-            return Outcome(DONE, ""), 0
-        if stop.requested:
-            return Outcome(CANCELLED, f"cancelled ({exit_reason(exit_code)})"), exit_code
-        return Outcome(FAILED, exit_reason(exit_code)), exit_code
-
-
-def open_output(path: Path) -> IO[bytes]:
-    """Open the raw output file of a run; that of an earlier run is kept under a number.
-
-    The number is the first that neither an output, a log nor metadata has, which is the one that
-    the stage framework then gives to the earlier run's log.
-
-    Raises:
-        OSError: the file or its folder cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    number = 1
-    while path.exists():
-        siblings = [
-            path.with_name(f"{path.stem}{number}{suffix}")
-            for suffix in (path.suffix, ".log", ".metadata.json")
-        ]
-        if not any(sibling.exists() for sibling in siblings):
-            with suppress(FileExistsError, FileNotFoundError):  # another process was quicker
-                os.link(path, siblings[0])  # unlike a rename, never replaces
-                path.unlink()
-        number += 1
-    return path.open("ab")
+        outcome = _outcome(exit_code, cancelled=stop.requested)
+        with suppress(OSError):  # the stage's own ending matters more
+            close_metadata(
+                self.job.output,
+                inode,
+                state=_METADATA_STATES[outcome.state],
+                exit_code=exit_code,
+                reason=outcome.reason,
+            )
+        return outcome, exit_code
 
 
 def stage_environment(inherited: Mapping[str, str], job: Job, launch_dir: Path) -> dict[str, str]:
@@ -172,6 +164,14 @@ def stage_environment(inherited: Mapping[str, str], job: Job, launch_dir: Path) 
         if not name.startswith(_SUBMITIT_PREFIX) or name == _KEPT
     }
     return {**kept, **job.environment, "LAUNCHER_LAUNCH_ID": launch_dir.name}
+
+
+def _outcome(exit_code: int, *, cancelled: bool) -> Outcome:
+    if exit_code == 0:
+        return Outcome(DONE, "")
+    if cancelled:
+        return Outcome(CANCELLED, f"cancelled ({exit_reason(exit_code)})")
+    return Outcome(FAILED, exit_reason(exit_code))
 
 
 def _as_shell(returncode: int) -> int:

@@ -15,7 +15,10 @@ ENDED = frozenset({DONE, FAILED, CANCELLED, SKIPPED})
 
 @dataclass(frozen=True)
 class JobStatus:
-    """State of one stage's job. Times are seconds since the epoch."""
+    """State of one stage's job. Times are seconds since the epoch.
+
+    ``output_inode`` tells the raw output of this run from that of a later one.
+    """
 
     stage: str
     state: str
@@ -25,6 +28,7 @@ class JobStatus:
     started: float | None = None
     ended: float | None = None
     exit_code: int | None = None
+    output_inode: int | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -91,7 +95,13 @@ def _told(records: LaunchRecords, stage: str) -> JobStatus:
         if event["event"] == "waiting":
             status = replace(status, reason=f"waits for {event['upstream']}")
         elif event["event"] == "started":
-            status = replace(status, state=RUNNING, reason="", started=event["time"])
+            status = replace(
+                status,
+                state=RUNNING,
+                reason="",
+                started=event["time"],
+                output_inode=event.get("output_inode"),
+            )
         elif event["event"] == "ended":
             status = replace(
                 status,

@@ -5,6 +5,10 @@ renamed to the first free number (``train1.log`` and ``train1.metadata.json``). 
 processes may do that at the same moment, on one node or on many: each change of names happens
 under an advisory lock in the log folder, and a run that ends later finds its own pair again by
 the identity of the log that it holds open, whatever it is called by then.
+
+A launcher may keep what a stage prints in ``<stage>.out`` beside them. It takes the number of its
+run's log. The one of this run, which is there before the log, is told by its inode in
+``LAUNCHER_OUTPUT_INODE``.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +26,8 @@ from espnet3.utils.errors import storage_errors
 from espnet3.utils.files import write_atomically
 
 _METADATA_SUFFIX = ".metadata.json"
+_OUTPUT_SUFFIX = ".out"
+_OUTPUT_INODE = "LAUNCHER_OUTPUT_INODE"
 
 
 class StageFiles:
@@ -74,15 +81,28 @@ class StageFiles:
         return path
 
     def _rotate(self) -> None:
-        earlier = [self.log_path, self.log_dir / f"{self.stem}{_METADATA_SUFFIX}"]
-        if not any(path.exists() for path in earlier):
-            return
-        number = 1
-        while any(self._numbered(path, number).exists() for path in earlier):
-            number += 1
-        for path in earlier:
-            with suppress(FileNotFoundError):
+        own_output = self._own_output()
+        output = self.log_dir / f"{self.stem}{_OUTPUT_SUFFIX}"
+        metadata = self.log_dir / f"{self.stem}{_METADATA_SUFFIX}"
+        files = dict.fromkeys([self.log_path, metadata, output])
+        earlier = [path for path in files if path != own_output and path.exists()]
+        if earlier:
+            number = 1
+            while any(self._numbered(path, number).exists() for path in files):
+                number += 1
+            for path in earlier:
                 path.rename(self._numbered(path, number))
+        if own_output is not None:  # under a number, if another run started in between
+            own_output.rename(output)
+
+    def _own_output(self) -> Path | None:
+        inode = os.environ.get(_OUTPUT_INODE)
+        name = re.compile(rf"{re.escape(self.stem)}\d*{re.escape(_OUTPUT_SUFFIX)}")
+        for path in self.log_dir.glob(f"*{_OUTPUT_SUFFIX}"):
+            with suppress(FileNotFoundError):
+                if name.fullmatch(path.name) and str(path.stat().st_ino) == inode:
+                    return path
+        return None
 
     def _numbered(self, path: Path, number: int) -> Path:
         return path.with_name(f"{self.stem}{number}{path.name[len(self.stem) :]}")

@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ from launcher.records import LAUNCH, LaunchRecords
 from launcher.status import JobStatus, chain_status
 
 pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).resolve().parents[2]
 STAGES = ["prepare", "fit", "score"]
 
 
@@ -94,14 +97,22 @@ def test_a_chain_runs_on_without_its_launcher(recipe_dir: Path, launcher) -> Non
 def test_outputs_of_earlier_runs_are_kept_under_the_number_of_their_log(
     recipe_dir: Path, launcher
 ) -> None:
-    for _ in range(3):
-        done = launcher("--recipe", str(recipe_dir), "--stages", "fit", "--follow")
-        assert done.returncode == 0, done.stderr
+    for is_direct in (False, True, False, True):
+        if is_direct:
+            command = ["run.py", "--stages", "fit", "--training_config", "conf/training.yaml"]
+            environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+            direct = subprocess.run([sys.executable, *command], cwd=recipe_dir, env=environment)
+            assert direct.returncode == 0
+        else:
+            done = launcher("--recipe", str(recipe_dir), "--stages", "fit", "--follow")
+            assert done.returncode == 0, done.stderr
     exp_dir = recipe_dir / "exp" / "tiny"
     names = {path.name for path in exp_dir.iterdir() if not path.name.startswith(".")}
-    kinds = (".log", ".metadata.json", ".out")
-    assert names == {f"fit{number}{kind}" for number in ("", 1, 2) for kind in kinds}
-    for number in ("", 1, 2):  # a run's output names the same moment as its log
+    assert names == {
+        *(f"fit{number}{kind}" for number in ("", 1, 2, 3) for kind in (".log", ".metadata.json")),
+        *("fit1.out", "fit3.out"),
+    }
+    for number in (1, 3):  # a run's output names the same moment as its log
         first_record = (exp_dir / f"fit{number}.log").read_text().splitlines()[0]
         assert first_record in (exp_dir / f"fit{number}.out").read_text()
 
@@ -151,6 +162,11 @@ def test_sigkill_leaves_nothing_behind(
     assert "killed" in ended["prepare"].reason
     assert ended["fit"].reason == ended["score"].reason == "prepare failed"
     until(lambda: not processes_of(recipe_dir), timeout_s=10)
+    metadata = json.loads((recipe_dir / "exp" / "tiny" / "prepare.metadata.json").read_text())
+    if victim in ("guard", "stage"):  # the stage could say nothing: its job did
+        assert (metadata["state"], metadata["exit"]["signal"]) == ("failed", "SIGKILL")
+    else:  # stopped by its guard, it said so itself
+        assert (metadata["state"], metadata["exit"]["signal"]) == ("interrupted", "SIGTERM")
 
 
 def test_a_directory_that_cannot_be_written_is_the_reason(recipe_dir: Path, launcher) -> None:

@@ -9,7 +9,7 @@ import pytest
 from launcher.launch import Job
 from launcher.output import failure_lines, last_line
 from launcher.results import figure_lines, read_results
-from launcher.stage_job import open_output, stage_environment
+from launcher.stage_job import stage_environment
 
 HEAD = "[host] 2026-11-22 14:03:00 UTC (system.py:12) INFO:\t[train] "
 
@@ -91,20 +91,6 @@ def test_figures_are_grouped_by_metric_and_rates_are_in_percent() -> None:
         "RTF test 0.01235",
     ]
     assert figure_lines({}) == []
-
-
-def test_an_earlier_output_takes_the_number_its_log_will_take(tmp_path: Path) -> None:
-    path = tmp_path / "new folder" / "train.out"
-    for content in (b"first", b"second", b"third"):
-        with open_output(path) as output:
-            output.write(content)
-        if content == b"second":  # a run of the framework without the launcher came between
-            (path.parent / "train2.log").touch()
-    assert {p.name: p.read_bytes() for p in path.parent.glob("*.out")} == {
-        "train.out": b"third",
-        "train1.out": b"first",
-        "train3.out": b"second",
-    }
 
 
 def test_the_stage_does_not_take_itself_for_a_submitit_job(tmp_path: Path) -> None:

@@ -62,6 +62,47 @@ def test_stages_whose_names_begin_alike_do_not_mix(tmp_path: Path) -> None:
     assert pairs(tmp_path) == {"train": "c", "train1": "a", "train_tokenizer": "b"}
 
 
+def outputs(folder: Path) -> dict[str, str]:
+    return {path.stem: path.read_text() for path in folder.glob("*.out")}
+
+
+def launched(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do what a launcher's job does, after it has put the files of the run before aside."""
+    output = folder / "train.out"
+    output.write_text(name)
+    monkeypatch.setenv("LAUNCHER_OUTPUT_INODE", str(output.stat().st_ino))
+
+
+def test_the_raw_output_takes_the_number_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched(tmp_path, "first", monkeypatch)
+    run(tmp_path, "first")
+    monkeypatch.delenv("LAUNCHER_OUTPUT_INODE")
+    run(tmp_path, "second")  # run.py, without a launcher
+    run(tmp_path, "third")
+    launched(tmp_path, "fourth", monkeypatch)
+    run(tmp_path, "fourth")
+    numbered = {"train1": "first", "train2": "second", "train3": "third"}
+    assert pairs(tmp_path) == {**numbered, "train": "fourth"}
+    assert outputs(tmp_path) == {"train1": "first", "train": "fourth"}
+
+
+def test_an_own_output_that_another_run_put_aside_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "train1.out").write_text("of a stage that never came to have a log")
+    launched(tmp_path, "slow to start", monkeypatch)
+    own_inode = (tmp_path / "train.out").stat().st_ino
+    monkeypatch.delenv("LAUNCHER_OUTPUT_INODE")
+    run(tmp_path, "in between")
+    assert (tmp_path / "train2.out").read_text() == "slow to start"
+    monkeypatch.setenv("LAUNCHER_OUTPUT_INODE", str(own_inode))
+    run(tmp_path, "slow to start")
+    assert pairs(tmp_path) == {"train": "slow to start", "train3": "in between"}
+    assert set(outputs(tmp_path)) == {"train", "train1"}
+
+
 def test_processes_that_rotate_at_once_lose_and_mix_nothing(hostile_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path\n"
