@@ -1,9 +1,10 @@
-"""Which run the experiment folder holds: to keep, to go on with, or to move aside."""
+"""Which run the experiment folder holds: the one that is asked for, and beside it earlier ones."""
 
 from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,16 +17,19 @@ from espnet3.utils.reuse import Reuse
 
 logger = logging.getLogger(__name__)
 
-_PREVIOUS = "previous"
+_BEGUN = ".run.json"
 _RESULTS = "results.json"
-_OF_A_RUN = ("checkpoints", "tensorboard", "metrics")
+_ASIDE = re.compile(r"previous(\d+)")
+# In the order of moving: a run is where its checkpoints are, should a move be cut short.
+_OF_A_RUN = ("tensorboard", "metrics", "checkpoints")
 
 
 class RunFolder:
     """The experiment folder of one training run, known by the key of all it depends on.
 
     ``checkpoints``, ``tensorboard`` and ``metrics`` belong to one run. When the key changes they
-    move to the single folder ``previous``, and what that held before is removed.
+    move to ``previous1``, ``previous2`` and so on, the highest number the latest, and come back
+    when their key is asked for again. Nothing that holds a checkpoint is ever removed.
     """
 
     def __init__(
@@ -33,7 +37,8 @@ class RunFolder:
     ) -> None:
         self.exp_dir = exp_dir
         self.checkpoints = checkpoints
-        self._begun = Reuse(checkpoints.path / ".run.json", key)
+        self._key = key
+        self._begun = Reuse(checkpoints.path / _BEGUN, key)
         self._finished = Reuse(checkpoints.path / ".train.done.json", key)
 
     def finished_results(self) -> dict[str, Any] | None:
@@ -45,21 +50,22 @@ class RunFolder:
         return content
 
     def prepare(self) -> None:
-        """Make the folder ready for a run with this key, moving another run aside.
+        """Make the folder hold the run with this key: as it is, brought back, or to be begun.
 
         Raises:
             StorageError: the folder cannot be written.
         """
         with storage_errors(self.exp_dir):
             self.exp_dir.mkdir(parents=True, exist_ok=True)
-            reasons = self._begun.reasons_to_redo()
-            if reasons and any((self.exp_dir / name).exists() for name in _OF_A_RUN):
-                self._move_aside(reasons)
+            if reasons := self._begun.reasons_to_redo():
+                self._make_room(reasons)
+                self._bring_back()
             self.checkpoints.path.mkdir(exist_ok=True)
             for partial in self.checkpoints.path.glob(".*.partial.*"):
                 partial.unlink(missing_ok=True)  # of a process killed while it wrote
             self._begun.mark_done([])
-            self._finished.forget()
+            if self.finished_results() is None:
+                self._finished.forget()
 
     def newest_checkpoint(self) -> Path | None:
         """Return the checkpoint to go on from; ``None`` begins anew."""
@@ -73,15 +79,42 @@ class RunFolder:
         files = [self.checkpoints.file(entry.step) for entry in self.checkpoints.entries()]
         self._finished.mark_done([results_file, *files])
 
-    def _move_aside(self, reasons: list[str]) -> None:
-        previous = self.exp_dir / _PREVIOUS
-        shutil.rmtree(previous, ignore_errors=True)
-        previous.mkdir()
-        for name in _OF_A_RUN:
-            if (self.exp_dir / name).exists():
-                (self.exp_dir / name).rename(previous / name)
-        logger.info(
-            "Training begins from scratch (%s); the earlier run was moved to %s",
-            "; ".join(reasons),
-            previous,
-        )
+    def _make_room(self, reasons: list[str]) -> None:
+        """Move the run that is in place aside; one without any checkpoint is removed."""
+        if not any((self.exp_dir / name).exists() for name in _OF_A_RUN):
+            return
+        asked = f"Another training is asked for ({'; '.join(reasons)})"
+        if any(self.checkpoints.path.glob("step*.ckpt")):
+            number = max(self._aside(), default=0) + 1
+            aside = self.exp_dir / f"previous{number}"
+            _move(self.exp_dir, aside)
+            logger.info("%s; the one in place is kept as %s", asked, aside)
+        else:
+            for name in _OF_A_RUN:
+                shutil.rmtree(self.exp_dir / name, ignore_errors=True)
+            logger.info("%s; the one in place had no checkpoint yet and is removed", asked)
+
+    def _bring_back(self) -> None:
+        """Put the latest earlier run with this key in place again, if there is one."""
+        for _, aside in sorted(self._aside().items(), reverse=True):
+            record = Reuse(aside / self.checkpoints.path.name / _BEGUN, self._key)
+            if not record.reasons_to_redo():
+                _move(aside, self.exp_dir)
+                aside.rmdir()
+                logger.info("An earlier training with these settings is brought back: %s", aside)
+                return
+
+    def _aside(self) -> dict[int, Path]:
+        """Return the folders of earlier runs by their number."""
+        return {
+            int(match[1]): path
+            for path in self.exp_dir.iterdir()
+            if (match := _ASIDE.fullmatch(path.name))
+        }
+
+
+def _move(origin: Path, destination: Path) -> None:
+    destination.mkdir(exist_ok=True)
+    for name in _OF_A_RUN:
+        if (origin / name).exists():
+            (origin / name).rename(destination / name)

@@ -55,11 +55,11 @@ def run_train(system: ASRSystem) -> dict[str, Any]:
         train = load_split(config, "train", create=system.create_dataset)
         valid = load_split(config, "valid", create=system.create_dataset)
         run = RunFolder(exp_dir, run_key(config, train, valid), folder)
-        finished = run.finished_results()
-        if finished is None and global_rank() == 0:
+        if global_rank() == 0:
             run.prepare()
+        finished = run.finished_results()
     if finished is not None:
-        logger.info("Kept: the finished training in %s, settings and data unchanged", folder.path)
+        logger.info("Kept: the finished training, settings and data unchanged: %s", folder.path)
         return finished
     with storage_errors(exp_dir):
         results = _fit(config, train, valid, run)

@@ -68,12 +68,55 @@ def test_a_changed_config_begins_anew_and_moves_the_old_run_aside(
     changed = make_system(**{key: value})
     changed.train()
     assert reason in caplog.text
-    previous = Path(changed.exp_dir, "previous")
+    previous = Path(changed.exp_dir, "previous1")
     assert str(previous) in caplog.text
     assert sorted(path.name for path in (previous / "checkpoints").glob("*.ckpt")) == old
-    # A third config takes the place of the first in the one folder.
+
+
+def test_a_finished_run_outlives_others_and_comes_back(
+    make_system: MakeSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    finished = make_system().train()
+    kept = contents(make_system())
+    # A run that dies before its first checkpoint, and one that has some.
+    with monkeypatch.context() as patch:
+        patch.setattr("espnet3.systems.asr.training.train._fit", die)
+        with pytest.raises(RuntimeError, match="killed"):
+            make_system(trainer__max_steps=6000).train()
     make_system(trainer__max_steps=2).train()
-    assert [path.name for path in Path(changed.exp_dir).glob("previous*")] == ["previous"]
+    exp_dir = Path(make_system().exp_dir)
+    assert "had no checkpoint yet and is removed" in caplog.text
+    assert [path.name for path in exp_dir.glob("previous*")] == ["previous1"]
+    caplog.clear()
+    assert make_system().train() == finished
+    assert f"is brought back: {exp_dir / 'previous1'}" in caplog.text
+    assert "Kept: the finished training" in caplog.text
+    assert contents(make_system()) == kept
+    assert [path.name for path in exp_dir.glob("previous*")] == ["previous2"]
+    assert (exp_dir / "previous2" / "checkpoints" / "step00000002.ckpt").exists()
+
+
+def test_an_interrupted_run_that_comes_back_goes_on(
+    make_system: MakeSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    undisturbed = make_system("undisturbed")
+    undisturbed.train()
+    system = make_system("interrupted")
+    with monkeypatch.context() as patch:
+        signal_after_step(patch, 6, signal.SIGTERM)
+        train_until_interrupted(system)
+    make_system("interrupted", seed=4, trainer__max_steps=2).train()
+    make_system("interrupted").train()
+    assert_same_training(checkpoint_content(system, STEPS), checkpoint_content(undisturbed, STEPS))
+
+
+def die(*_: object) -> None:
+    raise RuntimeError("killed")
+
+
+def contents(system: object) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(system.exp_dir).glob("*/*.ckpt")}
 
 
 def test_only_the_best_and_the_newest_two_checkpoints_stay(make_system: MakeSystem) -> None:
