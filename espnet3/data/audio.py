@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     import soundfile
 
-REMEDY = "Put a whole copy in its place, or remove it and run the create_dataset stage again."
+_REMEDY = (
+    "Put a whole copy in its place, or take the utterance out of the transcripts; then run the "
+    "stage create_dataset again."
+)
 _FLOATING = ("FLOAT", "DOUBLE")
 # How libsndfile's log puts that a chunk of samples is shorter than its header says.
 _MENDED_LENGTH = re.compile(r"^(?:data| *Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE)
@@ -41,7 +44,7 @@ def read_audio(path: Path) -> tuple[np.ndarray, int]:
     if samples.ndim != 1:
         raise DataError(f"{path} has {samples.shape[1]} channels, one is needed. Mix it down.")
     if len(samples) < announced or not len(samples):
-        raise DataError(f"{path} is truncated: {len(samples)} of {announced} samples. {REMEDY}")
+        raise DataError(f"{path} is truncated: {len(samples)} of {announced} samples. {_REMEDY}")
     if not np.isfinite(samples).all():
         raise DataError(f"{path} holds NaN or infinite samples. Record or convert it again.")
     if not samples.any():
@@ -97,9 +100,9 @@ def _readable(path: Path) -> Iterator[None]:
     import soundfile
 
     if not path.is_file():
-        raise DataError(f"There is no audio file {path}. {REMEDY}")
+        raise DataError(f"There is no audio file {path}. {_REMEDY}")
     try:
         yield
     except (soundfile.LibsndfileError, RuntimeError) as error:
         reason = str(error).split(": ", 1)[-1].rstrip(".")
-        raise DataError(f"{path} cannot be read as audio ({reason}). {REMEDY}") from error
+        raise DataError(f"{path} cannot be read as audio ({reason}). {_REMEDY}") from error

@@ -24,7 +24,11 @@ class DatasetBuilder(ABC):
 
     @abstractmethod
     def is_built(self, *_: Any, **settings: Any) -> bool:
-        """Return whether manifests and audio are whole and made from this source."""
+        """Return whether manifests and audio are whole and made from this source as it is now.
+
+        It must see recordings that were replaced: what is wrong with data is mended by making it
+        again, and that is done only where this says ``False``.
+        """
 
     @abstractmethod
     def build(self, *_: Any, **settings: Any) -> None:

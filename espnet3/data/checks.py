@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from espnet3.data.audio import REMEDY, read_audio, read_header
-from espnet3.data.dataset import transcript
+from espnet3.data.audio import read_audio, read_header
+from espnet3.data.dataset import recordings, transcript
 from espnet3.data.pairing import some
 from espnet3.utils.errors import DataError
 
@@ -16,6 +15,10 @@ if TYPE_CHECKING:
     from lhotse import CutSet, Recording
     from lhotse.cut import Cut
 
+_REMEDY = (
+    "Run the stage create_dataset again, which makes the manifest anew from the audio that is "
+    "there, or put the earlier file back."
+)
 AudioCheck = Literal["none", "header", "samples"]
 
 
@@ -60,7 +63,7 @@ def check_cuts(
     _check_rates(utterances, name, sample_rate_hz)
     if audio != "none":
         for cut in utterances:
-            for recording in _recordings(cut):
+            for recording in recordings(cut):
                 _check_audio(recording, name, decode=audio == "samples")
 
 
@@ -72,15 +75,6 @@ def _check_rates(utterances: list[Cut], name: str, sample_rate_hz: int | None) -
                 f"The split '{name}': {cut.id} is sampled at {cut.sampling_rate} Hz, "
                 f"{expected} Hz is needed. Resample the audio, or set the recipe's rate."
             )
-
-
-def _recordings(cut: Cut) -> Iterator[Recording]:
-    from lhotse.cut import MixedCut
-
-    members = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
-    for member in members:
-        if getattr(member, "recording", None) is not None:
-            yield member.recording
 
 
 def _check_audio(recording: Recording, name: str, *, decode: bool) -> None:
@@ -96,10 +90,10 @@ def _check_audio(recording: Recording, name: str, *, decode: bool) -> None:
     if rate_hz != recording.sampling_rate:
         raise DataError(
             f"The split '{name}': {path} is sampled at {rate_hz} Hz, its manifest says "
-            f"{recording.sampling_rate} Hz. {REMEDY}"
+            f"{recording.sampling_rate} Hz. {_REMEDY}"
         )
     if num_samples != recording.num_samples:
         raise DataError(
             f"The split '{name}': {path} holds {num_samples} samples, its manifest says "
-            f"{recording.num_samples}: it is truncated or was altered. {REMEDY}"
+            f"{recording.num_samples}: it was cut short or replaced. {_REMEDY}"
         )

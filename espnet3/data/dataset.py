@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lhotse import CutSet
+    from lhotse import CutSet, Recording
     from lhotse.cut import Cut
 
 
@@ -38,3 +39,13 @@ class Dataset(ABC):
 def transcript(cut: Cut) -> str:
     """Return the words of a cut; those of joined cuts follow each other in time."""
     return " ".join(segment.text or "" for segment in cut.supervisions).strip()
+
+
+def recordings(cut: Cut) -> Iterator[Recording]:
+    """Yield the recordings that a cut is taken from: one, or those of the cuts it joins."""
+    from lhotse.cut import MixedCut
+
+    members = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
+    for member in members:
+        if getattr(member, "recording", None) is not None:
+            yield member.recording

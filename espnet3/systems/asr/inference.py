@@ -73,10 +73,10 @@ def run_infer(system: BaseSystem) -> dict[str, dict[str, float]]:
         reuse = Reuse(folder / ".infer.done.json", {**key, "data": data_sha})
         reasons = reuse.reasons_to_redo()
         if not reasons:
-            logger.info("Kept: %s, decoded with these settings, model and data before", folder)
+            logger.info("Kept: decoded with these settings, model and data before: %s", folder)
             summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
         else:
-            logger.info("Decoding '%s' with %s: %s", name, checkpoint, "; ".join(reasons))
+            logger.info("Decoding '%s' (%s) with %s", name, "; ".join(reasons), checkpoint)
             recogniser = recogniser or _load(checkpoint, config)
             summary = _decode(recogniser, name, cuts, folder, reuse, config)
             decoded_s += summary["audio_s"]
@@ -117,7 +117,7 @@ def find_checkpoint(system: BaseSystem, named: Path | None, *, exp_dir: Path) ->
                 f"{error} It is not trained here, since the training config's exp_dir is another: "
                 f"{system.exp_dir}."
             ) from error
-        logger.info("There is no trained model in %s yet, so train runs first", exp_dir)
+        logger.info("There is no trained model yet, so train runs first: %s", exp_dir)
     system.train()  # type: ignore[attr-defined]
     return best_checkpoint(exp_dir)
 
@@ -132,8 +132,9 @@ def _what_exists(exp_dir: Path) -> str:
 
 def _load_test_sets(system: BaseSystem, config: InferenceConfig) -> dict[str, tuple[CutSet, str]]:
     """Return each test set's cuts and the hash of its data, made first where it is missing."""
-    from espnet3.data import create_dataset
-    from espnet3.systems.asr.splits import fingerprint, load_splits
+    from espnet3.data import check_cuts, create_dataset, load_dataset
+    from espnet3.data.fingerprint import fingerprint
+    from espnet3.systems.asr.splits import load_or_create
 
     def create() -> None:
         assert system.inference_config is not None
@@ -142,10 +143,15 @@ def _load_test_sets(system: BaseSystem, config: InferenceConfig) -> dict[str, tu
         # The test sets may be of other recipes than those that training names.
         create_dataset(system.inference_config)
 
+    def load() -> list[CutSet]:
+        places = {"recipe_dir": Path(config.recipe_dir), "data_dir": Path(config.data_dir)}
+        splits = [load_dataset(reference, **places).cuts() for reference in config.dataset.test]
+        for name, cuts in zip(names, splits, strict=True):
+            check_cuts(cuts, name=name)
+        return splits
+
     names = names_of_test_sets(config.dataset.test, "inference_config")
-    splits = load_splits(
-        config.dataset.test, recipe_dir=config.recipe_dir, data_dir=config.data_dir, create=create
-    )
+    splits = load_or_create(load, create)
     return {name: (cuts, fingerprint(cuts)) for name, cuts in zip(names, splits, strict=True)}
 
 
@@ -176,7 +182,8 @@ def _decode(
     from espnet3.systems.asr.decoding.recognise import batches_by_length, recognise
     from espnet3.systems.asr.scoring.alignment import error_counts
 
-    check_cuts(cuts, name=name, sample_rate_hz=recogniser.log_mel.sample_rate_hz)
+    rate_hz = recogniser.log_mel.sample_rate_hz
+    check_cuts(cuts, name=name, audio="none", sample_rate_hz=rate_hz)
     order = [cut.id for cut in cuts]
     batches = batches_by_length(
         list(cuts),

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-from espnet3.data import Dataset, check_cuts, load_dataset, transcript
+from espnet3.data import Dataset, check_cuts, load_dataset
+from espnet3.data.fingerprint import fingerprint
+from espnet3.systems.asr.splits import load_or_create
 from espnet3.systems.asr.training_config import TrainingConfig
-from espnet3.utils.errors import ConfigError, DataError
-
-logger = logging.getLogger(__name__)
+from espnet3.utils.errors import ConfigError
 
 
 class CutSource:
@@ -38,11 +36,12 @@ class CutSource:
         return CutSet.from_cuts(cuts)
 
     def digest(self) -> str:
-        """Return a hash of what the cuts say: ids, durations and transcripts."""
-        digest = hashlib.sha256()
-        for cut in self.cuts:
-            digest.update(f"{cut.id}\t{cut.duration}\t{transcript(cut)}\n".encode())
-        return digest.hexdigest()
+        """Return a hash of what is trained on: the cuts, and those made for the first epoch."""
+        cuts = list(self.cuts)
+        for dataset in self._datasets:
+            if type(dataset).epoch_cuts is not Dataset.epoch_cuts:
+                cuts.extend(dataset.epoch_cuts(epoch=0, seed=0))
+        return fingerprint(cuts)
 
 
 def load_split(config: TrainingConfig, split: str, *, create: Callable[[], object]) -> CutSource:
@@ -51,7 +50,7 @@ def load_split(config: TrainingConfig, split: str, *, create: Callable[[], objec
     Args:
         config: the training config.
         split: ``train`` or ``valid``.
-        create: makes the data sets; called once if one of them is not there yet.
+        create: makes the data sets; called once if one of them is not there yet, or not sound.
 
     Raises:
         ConfigError: the config names no dataset for ``split``.
@@ -66,13 +65,8 @@ def load_split(config: TrainingConfig, split: str, *, create: Callable[[], objec
 
     def load() -> CutSource:
         places = {"recipe_dir": Path(config.recipe_dir), "data_dir": Path(config.data_dir)}
-        return CutSource([load_dataset(reference, **places) for reference in references])
+        source = CutSource([load_dataset(reference, **places) for reference in references])
+        check_cuts(source.cuts, name=split, sample_rate_hz=config.features.sample_rate_hz)
+        return source
 
-    try:
-        source = load()
-    except DataError as error:
-        logger.info("The data is not ready, so create_dataset runs first: %s", error)
-        create()
-        source = load()
-    check_cuts(source.cuts, name=split, sample_rate_hz=config.features.sample_rate_hz)
-    return source
+    return load_or_create(load, create)

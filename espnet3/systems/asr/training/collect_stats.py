@@ -57,7 +57,7 @@ def run_collect_stats(system: ASRSystem) -> dict[str, Any]:
     reasons = reuse.reasons_to_redo()
     if not reasons:
         stats = FeatureStats.load(stats_dir)
-        logger.info("Kept: the feature statistics in %s, settings and data unchanged", stats_dir)
+        logger.info("Kept: the feature statistics, settings and data unchanged: %s", stats_dir)
         return {"utterances": stats.utterances, "frames": stats.frames}
     logger.info("Collecting feature statistics: %s", "; ".join(reasons))
     reuse.forget()

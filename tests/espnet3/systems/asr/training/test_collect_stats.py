@@ -47,3 +47,18 @@ def test_kept_when_unchanged_and_made_again_for_other_features(
     system.collect_stats()
     assert "features.num_mel_bins: 20 -> 24" in caplog.text
     assert len(FeatureStats.load(Path(system.training_config.stats_dir)).mean) == 24
+
+
+def test_made_again_for_other_audio_of_the_same_length(
+    make_system: MakeSystem, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    system = make_system()
+    system.collect_stats()
+    path = Path(system.training_config.data_dir, "train-0.wav")
+    content = bytearray(path.read_bytes())
+    content[-1000:] = np.random.default_rng(0).bytes(1000)
+    path.write_bytes(content)
+    make_system().collect_stats()
+    assert "train: " in caplog.text
+    assert "Kept: the feature statistics" not in caplog.text
