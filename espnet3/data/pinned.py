@@ -25,7 +25,7 @@ from espnet3.data.checks import check_cuts
 from espnet3.data.manifests import SUFFIX, load_cuts
 from espnet3.utils.errors import ConfigError, DataError, storage_errors
 from espnet3.utils.files import atomic_directory
-from espnet3.utils.reuse import Reuse
+from espnet3.utils.reuse import Reuse, is_kept
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class PinnedSourceBuilder(DatasetBuilder):
     ) -> bool:
         """Return whether the verified source is in place, and is the one that is named."""
         reasons = self._reasons_to_prepare(data_dir, self._given_source(source, recipe_dir))
-        return _say(reasons, "source", data_dir / "source")
+        return is_kept(reasons, "source", data_dir / "source")
 
     def prepare_source(
         self, *, recipe_dir: Path, data_dir: Path, source: str | None = None
@@ -103,7 +103,9 @@ class PinnedSourceBuilder(DatasetBuilder):
 
     def is_built(self, *, recipe_dir: Path, data_dir: Path, source: str | None = None) -> bool:
         """Return whether the utterances are whole and made from this source by this code."""
-        return _say(self._built(data_dir).reasons_to_redo(), "utterances", data_dir / "utterances")
+        return is_kept(
+            self._built(data_dir).reasons_to_redo(), "utterances", data_dir / "utterances"
+        )
 
     def build(self, *, recipe_dir: Path, data_dir: Path, source: str | None = None) -> None:
         """Make the utterances and check every sample of them.
@@ -178,14 +180,6 @@ def _one_at_a_time(data_dir: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _say(reasons: list[str], what: str, folder: Path) -> bool:
-    if reasons:
-        logger.info("Making the %s anew: %s", what, "; ".join(reasons))
-    else:
-        logger.info("Kept: the %s in %s, whole and unchanged", what, folder)
-    return not reasons
 
 
 def _files(folder: Path) -> list[Path]:

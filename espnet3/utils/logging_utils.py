@@ -172,7 +172,7 @@ def log_stage_metadata(
     args: argparse.Namespace | None,
     metadata: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the command line, config paths and contents, code state and job to the log.
+    """Write config paths and contents, the command line, code state and job to the log.
 
     Args:
         logger: receives the lines.
@@ -183,6 +183,9 @@ def log_stage_metadata(
     from espnet3.utils.metadata import stage_metadata
 
     known = metadata or stage_metadata(_current_stage, system, args)
+    # The configs come first: of what follows them, one line is one record.
+    for role, config in known["configs"].items():
+        logger.info("Config %s: %s\n%s", role, config["path"], _as_yaml(config["resolved"]))
     logger.info("Command: %s", shlex.join(known["command"]["argv"]))
     logger.info("Working directory: %s", known["command"]["working_dir"])
     host = known["host"]
@@ -195,8 +198,6 @@ def log_stage_metadata(
     for title in ("devices", "job", "container", "environment"):
         if known[title]:
             logger.info("%s: %s", title.capitalize(), json.dumps(known[title]))
-    for role, config in known["configs"].items():
-        logger.info("Config %s: %s\n%s", role, config["path"], _as_yaml(config["resolved"]))
     if getattr(args, "write_requirements", False):
         _write_requirements(logger)
 

@@ -8,6 +8,7 @@ made from the same config, checkpoint and data.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,17 @@ from typing import Any
 from espnet3.utils.errors import storage_errors
 from espnet3.utils.files import write_atomically
 
+logger = logging.getLogger(__name__)
+
 _ABSENT = "(absent)"
 _LISTED_REASONS = 5
+
+
+class Kept(dict[str, Any]):
+    """What a stage method returns when all that it would have made is there and still holds.
+
+    A mapping of figures like any other; the stage's metadata then says ``"kept": true``.
+    """
 
 
 class Reuse:
@@ -67,6 +77,21 @@ class Reuse:
         """Drop the record: call it before remaking, so that a part is never taken for whole."""
         with storage_errors(self.marker):
             self.marker.unlink(missing_ok=True)
+
+
+def is_kept(reasons: list[str], what: str, folder: Path) -> bool:
+    """Return whether output may stay, there being no ``reasons`` to make it again; log which.
+
+    Args:
+        reasons: as :meth:`Reuse.reasons_to_redo` gives them.
+        what: the output's name in the log, in the plural.
+        folder: where it lies.
+    """
+    if reasons:
+        logger.info("Making the %s anew: %s", what, "; ".join(reasons))
+    else:
+        logger.info("Kept: the %s, whole and unchanged: %s", what, folder)
+    return not reasons
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -31,6 +31,7 @@ from espnet3.utils.logging_utils import (
     stage_log_handler,
 )
 from espnet3.utils.masking import mask_text
+from espnet3.utils.reuse import Kept
 from espnet3.utils.uncaught import mark_reported, show_uncaught
 
 logger = logging.getLogger(__name__)
@@ -103,8 +104,8 @@ def run_stages(
 
     Each stage writes ``<stage>.log`` and ``<stage>.metadata.json`` in the folder that
     ``system.stage_log_dirs`` names for it. A mapping that the method returns is recorded in the
-    metadata as ``results``. Of several processes that train together, those of a rank above 0 run
-    only ``train``.
+    metadata as ``results``, and whether it is :class:`~espnet3.utils.reuse.Kept` as ``kept``. Of
+    several processes that train together, those of a rank above 0 run only ``train``.
 
     Args:
         system: has one method without arguments for each stage.
@@ -192,7 +193,7 @@ def _run_stage(
         if handler is not None and handler.failure is not None:
             raise handler.failure
         if isinstance(results, Mapping):
-            metadata["results"] = dict(results)
+            metadata.update(results=dict(results), kept=isinstance(results, Kept))
         metadata.update(state="done", exit={"status": 0})
         log.info("=== [DONE] stage: %s (%.2fs) ===", stage, time.perf_counter() - start)
     except BaseException as error:

@@ -6,6 +6,7 @@ holds ``egs3``; ``text`` and ``json`` blocks show output.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -86,12 +87,17 @@ def recipe_run(workplace: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_adding_a_recipe(workplace: Path, recipe_run: list[str]) -> None:
-    dry_run, launched = recipe_run
+    dry_run, launched, variant = recipe_run
     assert "[DRY RUN] would run stage: infer" in dry_run
     assert re.search(r"measure\s+done", launched)
     assert re.search(r"WER", launched)
-    exp_dir = workplace / "egs3" / "my_corpus" / "asr" / "exp" / "small"
-    assert (exp_dir / "inference" / "test" / "hyp.txt").is_file()
+    exp_dir = workplace / "egs3" / "my_corpus" / "asr" / "exp"
+    assert (exp_dir / "training" / "inference" / "test" / "hyp.txt").is_file()
+    assert re.search(r"infer\s+done", variant)
+    assert (exp_dir / "training_narrow" / "inference" / "test" / "hyp.txt").is_file()
+    metadata = json.loads((exp_dir / "training_narrow" / "train.metadata.json").read_text())
+    model = metadata["configs"]["training"]["resolved"]["model"]
+    assert (model["dim"], model["num_heads"]) == (32, 2)
 
 
 @pytest.mark.slow
