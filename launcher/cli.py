@@ -1,4 +1,4 @@
-"""The command line: ``python -m launcher [run] …``.
+"""The command line: ``python -m launcher [run] …``, and ``status`` and ``cancel``.
 
 Nothing heavy is imported here before it is known what is wanted: ``--help`` has to be instant on a
 login node.
@@ -6,37 +6,31 @@ login node.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
 
 from launcher.errors import LauncherError
+from launcher.usage import HELP, USAGE
 
 TYPE_CHECKING = False  # not imported from typing, which takes as long as the rest
 if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
 
-    from launcher.launch import Launch
+    from launcher.records import LaunchRecords
 
 _LIBRARIES = ("hydra", "omegaconf", "rich", "submitit")
-_DESCRIPTION = "Submit each stage of a recipe as its own job, in canonical order."
-_EPILOG = """\
-Other flags go to the recipe's run.py. key=value changes a setting of launcher/conf.
-With no --*_config flag, the recipe's conf/training.yaml, inference.yaml and metrics.yaml
-are passed to it where they exist.
-
-examples:
-  python -m launcher --stages train infer --follow
-  python -m launcher --recipe egs3/fsdd/asr --training_config conf/training.yaml --dry-run
-
-Without --follow the command returns once all jobs are submitted, and they go on by themselves.
-With --follow, Ctrl-C cancels the launch."""
+_REVISITS = ("status", "cancel")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status. A user's mistake is one message."""
     command_line = list(sys.argv[1:] if argv is None else argv)
+    if not {"-h", "--help"}.isdisjoint(command_line):
+        print(HELP, end="")
+        return 0
     try:
+        if command_line[:1] and command_line[0] in _REVISITS:
+            return _revisit(command_line)
         return _run(command_line)
     except LauncherError as error:
         print(f"launcher: {error}", file=sys.stderr)
@@ -54,51 +48,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def build_parser() -> argparse.ArgumentParser:
+def run_parser() -> ArgumentParser:
     """Return the parser of ``run``, the command that is meant when none is named."""
-    parser = argparse.ArgumentParser(
-        prog="python -m launcher",
-        usage="%(prog)s [run] [options] [flags of run.py] [key=value …]",
-        description=_DESCRIPTION,
-        epilog=_EPILOG,
-        formatter_class=_help_formatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--cluster", metavar="NAME", help="where jobs run (default: local)")
-    parser.add_argument(
-        "--container", metavar="NAME", help="what stages run in (default: none, the host itself)"
-    )
-    parser.add_argument(
-        "--recipe",
-        metavar="DIR",
-        help="folder with a run.py (default: the working directory if it has one, else the "
-        "project's default recipe)",
-    )
-    parser.add_argument(
-        "--stages", nargs="+", metavar="STAGE", help="as for run.py (default: the recipe's)"
-    )
-    parser.add_argument(
-        "--follow", action="store_true", help="stay, show progress, end with a table of results"
-    )
-    parser.add_argument(
-        "--dry-run",
-        "--dry_run",
-        action="store_true",
-        help="show what would be submitted; create and submit nothing",
-    )
+    parser = _parser(f"{USAGE}\nType python -m launcher --help for what they mean.")
+    parser.add_argument("--cluster")
+    parser.add_argument("--container")
+    parser.add_argument("--recipe")
+    parser.add_argument("--stages", nargs="+")
+    parser.add_argument("--follow", action="store_true")
+    parser.add_argument("--dry-run", "--dry_run", action="store_true")
     return parser
 
 
-def _help_formatter(prog: str) -> argparse.HelpFormatter:
-    # With the width given, argparse does not import shutil for it: 6 ms of some 40.
-    try:
-        width = os.get_terminal_size(sys.stdout.fileno()).columns
-    except (OSError, ValueError):
-        width = 80
-    return argparse.RawDescriptionHelpFormatter(prog, width=min(width, 100) - 2)
+def revisit_parser(command: str) -> ArgumentParser:
+    """Return the parser of ``status`` or ``cancel``."""
+    force = " [--force]" if command == "cancel" else ""
+    parser = _parser(f"python -m launcher {command} [LAUNCH] [--recipe DIR]{force}")
+    parser.add_argument("launch", nargs="?")
+    parser.add_argument("--recipe")
+    if command == "cancel":
+        parser.add_argument("--force", action="store_true")
+    return parser
 
 
-def split_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str], list[str]]:
+def _parser(usage: str) -> ArgumentParser:
+    import argparse
+
+    return argparse.ArgumentParser(
+        prog="python -m launcher", usage=usage, add_help=False, allow_abbrev=False
+    )
+
+
+def split_arguments(argv: Sequence[str]) -> tuple[Namespace, list[str], list[str]]:
     """Sort the command line into the launcher's options, its settings, and run.py's arguments.
 
     A bare ``key=value`` is a setting of the launcher, unless it follows an unknown flag directly:
@@ -107,7 +88,7 @@ def split_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str],
     words = list(argv)
     if words[:1] == ["run"]:
         words.pop(0)
-    options, rest = build_parser().parse_known_args(words)
+    options, rest = run_parser().parse_known_args(words)
     # `--stages train stop_grace_s=3`: the list of stages ends where settings begin.
     settings = [word for word in options.stages or () if "=" in word]
     if settings:
@@ -146,6 +127,8 @@ def _run(command_line: list[str]) -> int:
     plan = probe_plan(recipe, container.interpreter, [*stages, *arguments])
     launch = build_launch(recipe, plan, config, container, arguments)
     if options.dry_run:
+        from launcher.dry_run import describe
+
         print(describe(launch))
         return 0
     records = submit(
@@ -155,36 +138,34 @@ def _run(command_line: list[str]) -> int:
 
     print(f"launch {short_path(records.directory)}")
     if not options.follow:
-        from launcher.status import job_status
-
-        for job in launch.jobs:
-            after = f"  after {job.after}" if job.after else ""
-            print(f"  {job.stage:16} job {job_status(records, job.stage).job_id}{after}")
+        _say_what_next(records)
         return 0
     from launcher.follow import follow
 
     return follow(records, cluster)
 
 
-def describe(launch: Launch) -> str:
-    """Return what a launch would do, as ``--dry-run`` prints it."""
-    import shlex
+def _revisit(command_line: list[str]) -> int:
+    command, *arguments = command_line
+    options = revisit_parser(command).parse_args(arguments)
 
-    lines = [
-        f"recipe   {launch.recipe.directory}",
-        f"system   {launch.plan.system}",
-        f"cluster  {launch.config.cluster.name}, container {launch.config.container.name}",
-    ]
-    for job in launch.jobs:
-        additions = [shlex.quote(f"{name}={value}") for name, value in job.environment.items()]
-        lines += [
-            "",
-            f"{job.stage}" + (f", after {job.after}" if job.after else ""),
-            f"  cd       {shlex.quote(str(job.working_dir))}",
-            f"  env      {' '.join(additions)}",
-            f"  command  {shlex.join(job.stage_command)}",
-            f"  starts   {shlex.join(job.host_command)}",
-            f"  log      {job.output.with_suffix('.log')}",
-            f"  output   {job.output}",
-        ]
-    return "\n".join(lines)
+    from pathlib import Path
+
+    from launcher.revisit import cancel_launch, find_launch, show_status
+
+    records = find_launch(options.launch, options.recipe, working_dir=Path.cwd())
+    if command == "cancel":
+        return cancel_launch(records, force=options.force)
+    return show_status(records)
+
+
+def _say_what_next(records: LaunchRecords) -> None:
+    from launcher.revisit import revisit_command
+    from launcher.status import job_status
+
+    for job in records.read_launch()["jobs"]:
+        after = f"  after {job['after']}" if job["after"] else ""
+        print(f"  {job['stage']:16} job {job_status(records, job['stage']).job_id}{after}")
+    print("They go on by themselves. To see how they are, and to stop them:")
+    for command in _REVISITS:
+        print(f"  {revisit_command(command, records)}")

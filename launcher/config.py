@@ -147,7 +147,8 @@ def _unknown_setting(config: DictConfig, key: str) -> str:
     ]
     return (
         f"the launcher has no setting '{key}'.{did_you_mean(key, known)} "
-        f"Settings: {', '.join(known)}."
+        f"Settings: {', '.join(known)}. "
+        "What a recipe's stages read is set in its YAML files, such as conf/training.yaml."
     )
 
 

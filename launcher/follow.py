@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from launcher import render
+from launcher import render, summary
 from launcher import status as states
 from launcher.launch import cancel
 from launcher.output import last_line
@@ -40,7 +40,8 @@ def follow(records: LaunchRecords, cluster: Cluster, console: Console | None = N
     watch = _Watch(records, cluster, console)
     with _counting_interrupts(watch):
         rows = _live(watch, console) if console.is_terminal else _lines(watch, console)
-    _report(rows, console)
+    console.print()
+    summary.show(rows, console)
     if watch.interrupts:
         return INTERRUPTED
     return 0 if all(row.status.state == states.DONE for row in rows) else 1
@@ -54,12 +55,22 @@ class _Watch:
         self.jobs = records.read_launch()["jobs"]
         self.interrupts = 0
         self._acted_on = 0
+        self._ended: dict[str, Row] = {}
 
     def rows(self) -> list[Row]:
         if self.interrupts > self._acted_on:
             self._cancel(force=self._acted_on > 0)
             self._acted_on = self.interrupts
-        return [Row.of(job_status(self.records, job["stage"]), job) for job in self.jobs]
+        return [self._row(job) for job in self.jobs]
+
+    def _row(self, job: dict[str, Any]) -> Row:
+        stage = job["stage"]
+        if stage in self._ended:
+            return self._ended[stage]
+        row = Row.of(job_status(self.records, stage), job)
+        if row.status.has_ended:
+            self._ended[stage] = row
+        return row
 
     def _cancel(self, *, force: bool) -> None:
         self.console.print(
@@ -104,7 +115,7 @@ def _lines(watch: _Watch, console: Console) -> list[Row]:
     while True:
         rows = watch.rows()
         for row in rows:
-            stage, state = row.status.stage, row.status.state
+            stage, state = row.status.stage, row.shown_state
             if shown.get(stage, states.PENDING) != state:
                 shown[stage] = state
                 took = render.duration(row.elapsed_s) if row.status.has_ended else ""
@@ -123,24 +134,3 @@ def _lines(watch: _Watch, console: Console) -> list[Row]:
 def _say(console: Console, stage: str, state: str, more: str) -> None:
     line = f"{time.strftime('%H:%M:%S')}  {stage:16} {state:9} {more}".rstrip()
     console.print(line, markup=False, soft_wrap=True)
-
-
-def _report(rows: list[Row], console: Console) -> None:
-    from rich.text import Text
-
-    # A file has no width: nothing in it is to be moved to a line of its own.
-    width = console.width if console.is_terminal else 1000
-    console.print()
-    console.print(render.final_table(rows, width=width), end="", soft_wrap=True)
-    lines = render.result_lines(rows, width=width)
-    if lines:
-        console.print()
-        for line in lines:
-            console.print(Text(line), soft_wrap=True)
-    for row in rows:
-        if row.status.state == states.FAILED:
-            console.print()
-            first, *rest = render.failure_report(row)
-            console.print(Text(first, style="bold red"), soft_wrap=True)
-            for line in rest:
-                console.print(Text(line), soft_wrap=True)

@@ -73,13 +73,12 @@ class Launch:
         """Name of the experiment: the folder of its results, else the recipe."""
         return self.plan.exp_dir.name if self.plan.exp_dir else self.recipe.label
 
-    @property
-    def launches_dir(self) -> Path:
-        """Folder that receives the launch directory."""
-        configured = self.config.launches_dir
-        if configured is None:
-            return self.recipe.code_root / ".launches"
-        return Path(configured).expanduser().resolve()
+
+def launches_dir(recipe: Recipe, config: LaunchConfig) -> Path:
+    """Return the folder that receives the launch directories."""
+    if config.launches_dir is None:
+        return recipe.code_root / ".launches"
+    return Path(config.launches_dir).expanduser().resolve()
 
 
 def build_launch(
@@ -124,7 +123,7 @@ def submit(launch: Launch, cluster: Cluster, *, command_line: Sequence[str]) -> 
     """
     label = re.sub(r"[^A-Za-z0-9_.]+", "-", launch.recipe.label).strip("-.") or "recipe"
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
-    records = LaunchRecords.create(launch.launches_dir, name)
+    records = LaunchRecords.create(launches_dir(launch.recipe, launch.config), name)
     records.write_launch(
         {
             "id": records.directory.name,

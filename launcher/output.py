@@ -9,22 +9,46 @@ _TAIL_BYTES = 64 * 1024
 _MAX_REASON_LINES = 14
 # The head of an ESPnet3 log record: [host] 2026-11-22 14:03:00 UTC (file.py:12) INFO:<tab>[stage]
 _RECORD_HEAD = re.compile(
-    r"^\[[^\]]*\] \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [^(]*\([^)]*\) (?P<level>[A-Z]+):\t\[[^\]]*\] "
+    r"^\[[^\]]*\] \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [^(]*"
+    r"\((?P<file>[^:)]*)[^)]*\) (?P<level>[A-Z]+):\t\[[^\]]*\] "
 )
+# The module that writes the command line, the host and the configs into each stage's log.
+_METADATA_FILE = "logging_utils.py"
+_CONFIG = "Config "
 _ENDING = re.compile(r"=== \[(FAILED|INTERRUPTED)\] stage: ")
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 def last_line(path: Path) -> str:
-    """Return the latest line with something on it, without the head of a log record.
+    """Return the latest line with something to say, without the head of a log record.
 
-    Of a progress bar, which rewrites its line with carriage returns, it is the latest state.
+    Of a progress bar, which rewrites its line with carriage returns, it is the latest state. What a
+    stage logs of itself before it begins (command line, host, configs) is passed over.
     """
-    for line in reversed(_tail(path, 8 * 1024)):
-        message = _RECORD_HEAD.sub("", line).strip()
-        if message:
-            return message
-    return ""
+    said = ""
+    skipping = False
+    for line in _tail(path, _TAIL_BYTES):
+        head = _RECORD_HEAD.match(line)
+        if head is not None:
+            skipping = head["file"] == _METADATA_FILE and line[head.end() :].startswith(_CONFIG)
+            if head["file"] == _METADATA_FILE:
+                continue
+        message = (line[head.end() :] if head else line).strip()
+        if message and not skipping:
+            said = message
+    return said
+
+
+def without_log_records(text: str) -> str:
+    """Return a text without the log records in it that only inform."""
+    lines = text.splitlines()
+    heads = (_RECORD_HEAD.match(line) for line in lines)
+    kept = (
+        line
+        for line, head in zip(lines, heads, strict=True)
+        if head is None or head["level"] not in ("DEBUG", "INFO")
+    )
+    return "\n".join(kept).strip()
 
 
 def failure_lines(path: Path) -> list[str]:

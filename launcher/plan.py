@@ -14,6 +14,7 @@ from typing import Any
 
 from launcher import probe
 from launcher.errors import LauncherError, RecipeRefused
+from launcher.output import without_log_records
 from launcher.recipe import Recipe
 
 _TRACEBACK = "Traceback (most recent call last):"
@@ -134,6 +135,7 @@ def _refusal(
             f"{_last_exception(said)}\n"
             f"(the traceback: cd {shlex.quote(str(recipe.directory))} && {command} --dry_run)"
         )
+    said = without_log_records(said) or said
     status = finished.returncode if finished.returncode > 0 else 128 - finished.returncode
     return RecipeRefused(f"{recipe.label}/run.py: {said}", exit_status=status)
 

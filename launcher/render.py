@@ -1,4 +1,4 @@
-"""How a launch looks in a terminal, and in a file or a CI log."""
+"""A job as it is shown, and the table that is redrawn while a launch runs."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import status as states
-from launcher.output import failure_lines, last_line
-from launcher.results import figure_lines, read_results
-from launcher.status import JobStatus
+from launcher.output import last_line
+from launcher.results import read_metadata
+from launcher.stage_files import locate_output
+from launcher.status import JobStatus, job_status
 
 if TYPE_CHECKING:
     from rich.table import Table
-    from rich.text import Text
 
+    from launcher.records import LaunchRecords
+
+# Shown for a stage that is done since what it would have made was there and still holds.
+KEPT = "kept"
 STYLES = {
     states.PENDING: "dim",
     states.RUNNING: "cyan",
     states.DONE: "green",
+    KEPT: "green",
     states.FAILED: "bold red",
     states.CANCELLED: "yellow",
     states.SKIPPED: "yellow",
@@ -39,8 +45,16 @@ class Row:
 
     @classmethod
     def of(cls, status: JobStatus, job_record: dict[str, Any]) -> Row:
-        """Join a state with what ``launch.json`` says of the job."""
+        """Join a state with the files of its run: beside its output, whatever that is called."""
         files = {name: Path(job_record[name]) for name in ("output", "log", "metadata")}
+        if status.output_inode is not None:
+            found = locate_output(files["output"], status.output_inode)
+            if found is not None:
+                stem = files["output"].stem
+                files = {
+                    name: path.with_name(found.stem + path.name.removeprefix(stem))
+                    for name, path in files.items()
+                }
         return cls(status=status, **files)
 
     @property
@@ -48,7 +62,16 @@ class Row:
         """Seconds that the stage ran, or has run until now."""
         if self.status.started is None:
             return None
-        return (self.status.ended or time.time()) - self.status.started
+        if self.status.ended is None:
+            # Of a job that vanished, nobody knows when.
+            return None if self.status.has_ended else time.time() - self.status.started
+        return self.status.ended - self.status.started
+
+    @property
+    def shown_state(self) -> str:
+        """The state; of a stage that found its work done, that it was kept."""
+        is_kept = self.status.state == states.DONE and self.recorded.get("kept") is True
+        return KEPT if is_kept else self.status.state
 
     @property
     def shown_log(self) -> str:
@@ -57,6 +80,32 @@ class Row:
             return "–"
         written = self.log.exists() and self.log.stat().st_mtime >= self.status.started
         return short_path(self.log if written else self.output)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The figures that the stage reports; none before it is done."""
+        results = self.recorded.get("results")
+        is_done = self.status.state == states.DONE
+        return results if is_done and isinstance(results, dict) else {}
+
+    @property
+    def message(self) -> str:
+        """What the stage said when it ended early: why, and what it saved."""
+        ending = self.recorded.get("exit")
+        return str(ending.get("message") or "") if isinstance(ending, dict) else ""
+
+    @cached_property
+    def recorded(self) -> dict[str, Any]:
+        """The stage's metadata; empty when this run has left none."""
+        if self.status.started is None:
+            return {}
+        return read_metadata(self.metadata, not_before=self.status.started)
+
+
+def launch_rows(records: LaunchRecords) -> list[Row]:
+    """Return the jobs of a launch as they are now, in order."""
+    jobs = records.read_launch()["jobs"]
+    return [Row.of(job_status(records, job["stage"]), job) for job in jobs]
 
 
 def live_table(rows: Sequence[Row], *, width: int) -> Table:
@@ -74,59 +123,11 @@ def live_table(rows: Sequence[Row], *, width: int) -> Table:
         said = last_line(row.output) if state == states.RUNNING else row.status.reason
         table.add_row(
             row.status.stage,
-            f"[{STYLES[state]}]{state}[/]",
+            f"[{STYLES[row.shown_state]}]{row.shown_state}[/]",
             duration(row.elapsed_s),
             f"[dim]{escape(said)}[/]",
         )
     return table
-
-
-def final_table(rows: Sequence[Row], *, width: int) -> Text:
-    """Return the table of all stages: state, time, log; no path is broken into lines."""
-    from rich.text import Text
-
-    name_width = max(len(row.status.stage) for row in rows)
-    head = f"{'stage':{name_width}}  {'state':9}  {'time':>8}  "
-    longest = max(len(row.shown_log) for row in rows)
-    fits = len(head) + longest <= width
-    text = Text(f"{head}{'log' if fits else ''}".rstrip() + "\n", style="bold")
-    for row in rows:
-        state = row.status.state
-        text.append(f"{row.status.stage:{name_width}}  ", style="not bold")
-        text.append(f"{state:9}", style=f"not bold {STYLES[state].replace('bold ', '')}")
-        text.append(f"  {duration(row.elapsed_s):>8}", style="not bold")
-        where = row.shown_log if row.status.started is not None else row.status.reason
-        text.append(f"{'  ' if fits else chr(10) + '    '}{where}\n", style="not bold")
-    return text
-
-
-def result_lines(rows: Sequence[Row], *, width: int) -> list[str]:
-    """Return what the stages report, a stage's name before its first line."""
-    import textwrap
-
-    name_width = max(len(row.status.stage) for row in rows)
-    lines = []
-    for row in rows:
-        if row.status.state != states.DONE or row.status.started is None:
-            continue
-        results = read_results(row.metadata, not_before=row.status.started)
-        label = row.status.stage
-        for line in figure_lines(results):
-            # No-break spaces, while it is wrapped, hold the words of one figure together.
-            unbroken = line.replace(" ", "\xa0").replace(",\xa0", ", ")
-            for part in textwrap.wrap(unbroken, max(width - name_width - 2, 20)):
-                lines.append(f"{label:{name_width}}  {part}".replace("\xa0", " "))
-                label = ""
-    return lines
-
-
-def failure_report(row: Row) -> list[str]:
-    """Return why a stage failed: one line of ours, then the last lines of its output."""
-    lines = [f"{row.status.stage} failed: {row.status.reason}"]
-    if row.status.started is not None:
-        lines += [f"  │ {line}" for line in failure_lines(row.output)]
-        lines.append(f"  all of its output: {short_path(row.output)}")
-    return lines
 
 
 def duration(seconds: float | None) -> str:

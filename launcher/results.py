@@ -1,4 +1,4 @@
-"""The figures that stages report: ``results`` in ``<stage>.metadata.json``."""
+"""What stages report in ``<stage>.metadata.json``, their figures above all."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 _PERCENT = ("WER", "CER", "TER", "SER", "EER", "PER")
 
 
-def read_results(path: Path, *, not_before: float) -> dict[str, Any]:
-    """Return a stage's results; none when the metadata is of an earlier run.
+def read_metadata(path: Path, *, not_before: float) -> dict[str, Any]:
+    """Return a stage's metadata; empty when it is not there, not whole, or of an earlier run.
 
     Args:
         path: the metadata file.
@@ -21,10 +21,10 @@ def read_results(path: Path, *, not_before: float) -> dict[str, Any]:
     try:
         if path.stat().st_mtime < not_before:
             return {}
-        results = json.loads(path.read_text(encoding="utf-8")).get("results")
-    except (OSError, ValueError, AttributeError):
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
-    return results if isinstance(results, dict) else {}
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def figure_lines(results: Mapping[str, Any]) -> list[str]:

@@ -8,10 +8,10 @@ its upstream, and the controllers live in sessions of their own, apart from the 
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,6 @@ _NO_LIMIT_S = 10 * 365 * 24 * 3600
 # A job takes some 0.6 s of processor time before it waits. Were all to take it at once, the first
 # stage of a chain would start seconds later. No stage is over before the next job is ready.
 _HEAD_START_S = 0.3
-# submitit's JobPaths replaces these in every part of a path.
-_SUBMITIT_PLACEHOLDERS = ("%j", "%t", "%A", "%a")
 
 
 @dataclass
@@ -70,12 +68,24 @@ class AfterOk:
 
 
 class DetachedExecutor(submitit.LocalExecutor):
-    """submitit's local executor, its controllers independent of terminal and launcher."""
+    """submitit's local executor, its controllers independent of terminal and launcher.
+
+    submitit replaces ``%j`` and the like in every part of its folder's path, so it is given names
+    of the folder that have no such part: here a descriptor, in the jobs their working directory.
+    """
 
     def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
+        self._real_folder = folder
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        super().__init__(_name_in_proc(f"fd/{self._descriptor}", folder))
+        self._folder_in_job = _name_in_proc("cwd", folder)
         self._throttling = 0.0  # meant to spare a scheduler; here there is none
         self._num_started = 0
+
+    @property
+    def _submitit_command_str(self) -> str:
+        folder = shlex.quote(str(self._folder_in_job))
+        return f"{self.python} -u -m submitit.core._submit {folder}"
 
     def _submit_command(self, command: str) -> LocalJob[Any]:
         # As submitit.local.local.start_controller (1.5.4), but in a session of its own, holding no
@@ -98,9 +108,9 @@ class DetachedExecutor(submitit.LocalExecutor):
         delayed = ["sh", "-c", 'sleep "$0" && exec "$@"', f"{self._num_started * _HEAD_START_S:g}"]
         self._num_started += 1
         controller = subprocess.Popen(
-            [*delayed, sys.executable, "-m", "submitit.local._local", str(self.folder)],
+            [*delayed, sys.executable, "-m", "submitit.local._local", str(self._folder_in_job)],
             env=environment,
-            cwd="/",
+            cwd=self._real_folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -119,7 +129,9 @@ class LocalCluster:
     def submit(self, job: Job, launch: Launch, records: LaunchRecords) -> JobHandle:
         """Start the job's process, which waits for the job before it."""
         if self._executor is None:
-            self._executor = DetachedExecutor(_submitit_folder(records.directory))
+            folder = records.directory / "submitit"
+            folder.mkdir(mode=0o700)
+            self._executor = DetachedExecutor(folder)
         self._executor.update_parameters(name=f"{launch.experiment}.{job.stage}")
         gate = None if job.after is None else AfterOk(job.after, self.settings.poll_s)
         submitted = self._executor.submit(StageJob(records.directory, job, gate))
@@ -148,12 +160,6 @@ def _python_path() -> str:
     return os.pathsep.join([str(project_root()), *([inherited] if inherited else [])])
 
 
-def _submitit_folder(directory: Path) -> Path:
-    """Return the folder to give to submitit: the launch directory's, by a name it leaves alone."""
-    folder = directory / "submitit"
-    folder.mkdir(mode=0o700)
-    if not any(placeholder in str(folder) for placeholder in _SUBMITIT_PLACEHOLDERS):
-        return folder
-    alias = Path(tempfile.mkdtemp(prefix="launcher-")) / "submitit"
-    alias.symlink_to(folder, target_is_directory=True)
-    return alias
+def _name_in_proc(name: str, folder: Path) -> Path:
+    """Return a name of the folder in ``/proc/self``; outside Linux the folder itself."""
+    return Path("/proc/self", name) if sys.platform == "linux" else folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -9,9 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli import main, split_arguments
+from launcher.cli import main, revisit_parser, run_parser, split_arguments
+from launcher.usage import HELP
 
-HEAVY = ("torch", "hydra", "omegaconf", "submitit", "rich", "docker", "espnet3", "egs3")
+REPOSITORY = Path(__file__).resolve().parents[2]
+HEAVY = (
+    "argparse",
+    "re",
+    "torch",
+    "hydra",
+    "omegaconf",
+    "submitit",
+    "rich",
+    "docker",
+    "espnet3",
+    "egs3",
+)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +53,8 @@ def test_split_arguments(
         (["--cluster", "slrum"], "there is no cluster 'slrum'. Use --cluster with one of: local."),
         (["--container", "nome"], "there is no container 'nome'. Did you mean 'none'?"),
         (["stop_grace=3"], "no setting 'stop_grace'. Did you mean 'stop_grace_s'?"),
+        (["trainer.max_steps=3"], "is set in its YAML files, such as conf/training.yaml."),
+        (["status", "nowhere"], "there are no launches in"),
         (["stop_grace_s=soon"], "'stop_grace_s=soon': Value 'soon' of type 'str'"),
         (["cluster.poll_s=[1"], "is not a setting"),
         (["--recipe", "nowhere"], "nowhere is not a recipe: no such folder"),
@@ -93,13 +110,48 @@ def test_missing_library_says_what_to_type(
     assert "lacks omegaconf. Type `make env`" in capsys.readouterr().err
 
 
+def test_a_system_without_the_stages_method_is_told_without_log_lines(
+    recipe_dir: Path, launcher
+) -> None:
+    run_py = recipe_dir / "run.py"
+    run_py.write_text(run_py.read_text().replace('"score"]', '"score", "publish"]'))
+    done = launcher("--recipe", str(recipe_dir), "--stages", "publish")
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "launcher: tiny/asr/run.py: TinySystem has no stage method: publish. Add the method"
+    )
+    assert "INFO" not in done.stderr
+
+
+def test_help_names_each_option_and_no_other() -> None:
+    parsers = [run_parser(), revisit_parser("status"), revisit_parser("cancel")]
+    options = {option for parser in parsers for option in parser._option_string_actions}
+    synonyms = {"--dry_run"}
+    of_run_py = {"--training_config", "--inference_config", "--metrics_config"}
+    named = set(re.findall(r"(?<!\S)--[a-z_-]+", HELP))
+    assert named - of_run_py - {"--help"} == options - synonyms
+    assert max(map(len, HELP.splitlines())) <= 90
+
+
+def test_the_examples_of_the_help_are_accepted(launcher) -> None:
+    examples = HELP.partition("examples:\n")[2].splitlines()
+    assert len(examples) == 3
+    for example in examples:
+        words = shlex.split(example)[3:]
+        if words == ["status"]:
+            continue  # there may be no launch yet
+        words = [word for word in words if word not in ("--follow", "--dry-run")]
+        done = launcher(*words, "--dry-run", cwd=REPOSITORY)
+        assert done.returncode == 0, done.stderr
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys\n"
+        "before = set(sys.modules)\n"
         "from launcher.cli import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: pass\n"
-        f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
+        "main(['--help'])\n"
+        f"print([name for name in {HEAVY!r} if name in set(sys.modules) - before], file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr.strip() == "[]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import threading
 import time
@@ -162,6 +163,51 @@ def test_the_live_table_shows_the_last_line_and_leaves_room_for_an_echoed_contro
     assert shown_row.startswith("prepare  running  0.0 s  step [1] of many xxx")
     assert shown_row.endswith("…")
     assert len(shown_row) <= 77
+
+
+def test_kept_work_is_told_from_work_done(records: LaunchRecords) -> None:
+    for job, kept in zip(records.read_launch()["jobs"], ("true", "false", '"yes"'), strict=True):
+        records.append(job["stage"], "started")
+        metadata = f'{{"kept": {kept}, "results": {{"steps": 30}}}}'
+        Path(job["metadata"]).write_text(metadata)
+        end(records, job["stage"], "done")
+    status, text = shown(records)
+    assert status == 0
+    assert re.search(r"prepare +kept +0\.\d s\n", text)  # as it happens
+    states = re.findall(r"^(\w+) +(kept|done) .*/", text, re.MULTILINE)
+    assert states == [("prepare", "kept"), ("fit", "done"), ("score", "done")]
+    assert "prepare  steps 30" in text
+    assert "kept: made by an earlier run" in text
+
+
+def test_what_a_cancelled_stage_saved_is_told(records: LaunchRecords) -> None:
+    job = records.read_launch()["jobs"][0]
+    records.append("prepare", "started")
+    saved = "checkpoint after step 29 of 30; the next train goes on from it"
+    Path(job["metadata"]).write_text(
+        f'{{"state": "interrupted", "results": {{"a": 1}}, "exit": {{"message": "{saved}"}}}}'
+    )
+    for stage in STAGES:
+        end(records, stage, "cancelled", "cancelled")
+    _, text = shown(records)
+    assert f"\nprepare cancelled: {saved}\n" in text
+    assert "fit cancelled:" not in text
+    assert "a 1" not in text  # figures of what was not finished
+
+
+def test_a_row_shows_the_files_of_its_own_run_under_their_number(records: LaunchRecords) -> None:
+    job = records.read_launch()["jobs"][0]
+    output = Path(job["output"])
+    output.write_text("mine")
+    records.append("prepare", "started", output_inode=output.stat().st_ino)
+    end(records, "prepare", "done")
+    output.rename(output.with_name("prepare1.out"))
+    output.with_name("prepare1.metadata.json").write_text('{"results": {"steps": 1}}')
+    output.write_text("of a later run")
+    output.with_name("prepare.metadata.json").write_text('{"results": {"steps": 2}}')
+    row = Row.of(job_status(records, "prepare"), job)
+    assert row.results == {"steps": 1}
+    assert row.shown_log.endswith("/prepare1.out")
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from launcher import guard, recipe
-from launcher.cli import describe
 from launcher.clusters.base import JobHandle
 from launcher.config import LaunchConfig
 from launcher.containers.none import NoContainer, Settings
+from launcher.dry_run import describe
 from launcher.errors import SubmissionError
-from launcher.launch import Launch, build_launch, cancel, git_state, submit
+from launcher.launch import Launch, build_launch, cancel, git_state, launches_dir, submit
 from launcher.plan import PlannedStage, StagePlan
 from launcher.process import ProcessId
 from launcher.recipe import Recipe
@@ -54,13 +56,34 @@ def test_dry_run_golden(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dry_run_can_be_typed_into_a_shell(recipe_dir: Path) -> None:
-    """What is shown as `cd` and `env` is quoted for the shell as it stands."""
-    lines = describe(make_launch(recipe_dir)).splitlines()
-    change = next(line.strip() for line in lines if line.startswith("  cd "))
-    variables = next(line.split(None, 1)[1] for line in lines if line.startswith("  env "))
-    script = f"{change} && env {variables} sh -c 'pwd; echo \"$GREETING\"'"
+    """What is shown as `cd`, `env` and `command` is quoted for the shell as it stands."""
+    launch = make_launch(recipe_dir)
+    text = describe(launch).partition("\nfit, after prepare\n")[0]
+    shown = {
+        label: re.search(rf"^  {label} +((?:.*\\\n)*.*)$", text, re.MULTILINE)[1]
+        for label in ("cd", "env", "command")
+    }
+    show = f"{sys.executable} -c 'import sys; print(sys.argv[1:])'"
+    script = f"""cd {shown["cd"]} && env {shown["env"]} sh -c 'pwd; echo "$GREETING"'
+        {show} {shown["command"]}"""
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == f'{recipe_dir}\nit\'s "me" $HOME\n'
+    command = list(launch.jobs[0].host_command)
+    assert done.stdout == f'{recipe_dir}\nit\'s "me" $HOME\n{command}\n'
+
+
+def test_dry_run_breaks_long_commands_between_words(recipe_dir: Path) -> None:
+    flags = [word for number in range(20) for word in (f"--flag_{number}", f"value {number}")]
+    launch = make_launch(recipe_dir)
+    job = replace(
+        launch.jobs[0], stage_command=("python", *flags), host_command=("docker", "python", *flags)
+    )
+    lines = describe(replace(launch, jobs=(job,))).splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("  command"))
+    command = lines[start:-2]
+    assert command[0] == "  command  docker \\"
+    assert command[1].startswith("           python --flag_0 'value 0' --flag_1")
+    assert max(map(len, command)) <= 88
+    assert all(line.endswith(" \\") for line in command[:-1])
 
 
 class FakeCluster:
@@ -84,7 +107,7 @@ class FakeCluster:
 def test_submission_records_everything(recipe_dir: Path) -> None:
     launch = make_launch(recipe_dir)
     records = submit(launch, FakeCluster(room=3), command_line=["python", "-m", "launcher"])
-    assert records.directory.parent == launch.launches_dir
+    assert records.directory.parent == launches_dir(launch.recipe, launch.config)
     assert records.directory.name.endswith("-tiny-asr")
     record = records.read_launch()
     assert [job["after"] for job in record["jobs"]] == [None, "prepare", "fit"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from launcher.clusters.local import LocalCluster, Settings
-from launcher.launch import cancel
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.status import JobStatus, chain_status
 
@@ -135,14 +135,31 @@ def test_results_are_shown_at_the_end(recipe_dir: Path, launcher) -> None:
     assert "exp/tiny/score.log" in done.stdout
 
 
-def test_cancel_ends_the_stage_and_all_that_it_started(
-    recipe_dir: Path, sleeping: LaunchRecords
-) -> None:
-    cluster = LocalCluster(Settings())
-    assert cancel(sleeping, STAGES, cluster) == STAGES
-    ended = wait_for_all(sleeping)
+def test_status_and_cancel_as_they_are_printed_at_submission(recipe_dir: Path, launcher) -> None:
+    done = launcher(cwd=recipe_dir, TINY_SLEEP_S="60")
+    assert done.returncode == 0, done.stderr
+    typed = [shlex.split(line) for line in done.stdout.splitlines() if " -m launcher " in line]
+    assert [command[3] for command in typed] == ["status", "cancel"]
+    until((recipe_dir / "exp" / "tiny" / "prepare.pid").exists)
+    running = launcher(*typed[0][3:], cwd=recipe_dir)
+    assert re.search(r"^prepare  running .* exp/tiny/prepare.log$", running.stdout, re.MULTILINE)
+    assert "prepare running: preparing" in running.stdout
+    cancelled = launcher(*typed[1][3:], cwd=recipe_dir)
+    assert cancelled.returncode == 0, cancelled.stdout
+    assert "cancelling prepare, fit, score" in cancelled.stdout
+    assert re.search(r"^score    cancelled", cancelled.stdout, re.MULTILINE)
+    ended = wait_for_all(the_launch(recipe_dir))
     assert {status.state for status in ended.values()} == {"cancelled"}
     until(lambda: not processes_of(recipe_dir))
+    again = launcher("cancel", cwd=recipe_dir)  # the latest, which has ended
+    assert again.returncode == 0
+    assert "nothing to cancel" in again.stdout
+    (name,) = (path.name for path in (recipe_dir / ".launches").iterdir())
+    by_name = launcher("status", name, "--recipe", str(recipe_dir))
+    assert "prepare  cancelled" in by_name.stdout
+    slip = launcher("status", name[:-1], cwd=recipe_dir)
+    assert slip.returncode == 2
+    assert f"Did you mean '{name}'?" in slip.stderr
 
 
 @pytest.mark.parametrize("victim", ["controller", "job", "guard", "stage"])
@@ -180,7 +197,11 @@ def test_a_directory_that_cannot_be_written_is_the_reason(recipe_dir: Path, laun
 def test_no_trace_of_submitit_outside_the_launch_directory(recipe_dir: Path, launcher) -> None:
     """submitit replaces %j in a folder's name, which would scatter its files."""
     before = set(recipe_dir.parents[1].parent.iterdir())
-    assert launcher("--recipe", str(recipe_dir), "--stages", "fit", "--follow").returncode == 0
+    temporary = recipe_dir.parent / "temporary"
+    temporary.mkdir()
+    command = ["--recipe", str(recipe_dir), "--stages", "fit", "--follow"]
+    assert launcher(*command, TMPDIR=str(temporary)).returncode == 0
+    assert list(temporary.iterdir()) == []
     assert set(recipe_dir.parents[1].parent.iterdir()) == before
     pickles = list((the_launch(recipe_dir).directory / "submitit").glob("*_submitted.pkl"))
     assert len(pickles) == 1

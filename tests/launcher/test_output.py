@@ -8,10 +8,12 @@ import pytest
 
 from launcher.launch import Job
 from launcher.output import failure_lines, last_line
-from launcher.results import figure_lines, read_results
+from launcher.results import figure_lines, read_metadata
 from launcher.stage_job import stage_environment
 
 HEAD = "[host] 2026-11-22 14:03:00 UTC (system.py:12) INFO:\t[train] "
+BLOCK = HEAD.replace("system.py", "logging_utils.py")
+CONFIG = f"{BLOCK}Config "
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,9 @@ HEAD = "[host] 2026-11-22 14:03:00 UTC (system.py:12) INFO:\t[train] "
         ("  1%|  \r 50%|##  ", "50%|##"),
         ("\x1b[32mgreen\x1b[0m\n", "green"),
         ("first\nsecond, not yet whole", "second, not yet whole"),
+        (f"{HEAD}=== [START] ===\n{CONFIG}c: conf/x.yaml\nrecipe_dir: /tmp\n", "=== [START] ==="),
+        (f"{HEAD}a\n{CONFIG}c: x\na: 1\n{BLOCK}Python 3.11\nprinted\n", "printed"),
+        (f"{CONFIG}c: x\na: 1\n{HEAD}Config is what I talk about\n", "Config is what I talk about"),
         (b"caf\xe9\n", "caf\N{REPLACEMENT CHARACTER}"),
     ],
 )
@@ -65,14 +70,14 @@ def test_failure_lines_of_a_crash_before_the_framework_speaks(tmp_path: Path) ->
     assert failure_lines(path)[-1] == "Killed"
 
 
-def test_results_of_an_earlier_run_are_not_shown(tmp_path: Path) -> None:
+def test_metadata_of_an_earlier_run_are_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "measure.metadata.json"
-    assert read_results(path, not_before=0) == {}
+    assert read_metadata(path, not_before=0) == {}
     path.write_text('{"results": {"test": {"WER": 3.0}}}')
-    assert read_results(path, not_before=0) == {"test": {"WER": 3.0}}
-    assert read_results(path, not_before=path.stat().st_mtime + 1) == {}
+    assert read_metadata(path, not_before=0) == {"results": {"test": {"WER": 3.0}}}
+    assert read_metadata(path, not_before=path.stat().st_mtime + 1) == {}
     path.write_text("[1]")
-    assert read_results(path, not_before=0) == {}
+    assert read_metadata(path, not_before=0) == {}
 
 
 def test_figures_are_grouped_by_metric_and_rates_are_in_percent() -> None:

@@ -1,0 +1,101 @@
+"""A launch after it was submitted, from any later process: ``status`` and ``cancel``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher import registry
+from launcher.clusters.base import Cluster
+from launcher.config import load_config
+from launcher.errors import UsageError, did_you_mean
+from launcher.launch import cancel, launches_dir
+from launcher.recipe import find_recipe
+from launcher.records import LaunchRecords
+from launcher.render import Row, launch_rows, short_path
+from launcher.status import chain_status
+
+# After the time that a stage has to stop: what its guard and its job take to record it.
+_SLACK_S = 10.0
+_POLL_S = 0.1
+
+
+def show_status(records: LaunchRecords) -> int:
+    """Print what has become of a launch; return the exit status."""
+    rows = launch_rows(records)
+    print(f"launch {short_path(records.directory)}")
+    _show(rows)
+    return 0
+
+
+def cancel_launch(records: LaunchRecords, *, force: bool) -> int:
+    """Cancel what has not ended, wait for it, and print what has become of the launch.
+
+    Returns:
+        Exit status: 0 when every stage has ended, else 1.
+    """
+    record = records.read_launch()
+    stages = [job["stage"] for job in record["jobs"]]
+    asked = cancel(records, stages, _cluster(record["config"]["cluster"]), force=force)
+    shown = short_path(records.directory)
+    if not asked:
+        print(f"launch {shown}: every stage had ended already, nothing to cancel")
+    else:
+        print(f"launch {shown}: {'killing' if force else 'cancelling'} {', '.join(asked)}")
+    deadline = time.monotonic() + record["config"]["stop_grace_s"] + _SLACK_S
+    while lasting := [each.stage for each in chain_status(records) if not each.has_ended]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_POLL_S)
+    _show(launch_rows(records))
+    if lasting:
+        again = revisit_command("cancel", records)
+        print(f"\nStill there: {', '.join(lasting)}. To kill it: {again} --force")
+    return 1 if lasting else 0
+
+
+def find_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> LaunchRecords:
+    """Return the launch of that path or name, else the latest one of the recipe's.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if asked is not None and (working_dir / asked / "launch.json").is_file():
+        return LaunchRecords((working_dir / asked).resolve())
+    found = find_recipe(recipe, working_dir=working_dir)
+    folder = launches_dir(found, load_config({}, [], recipe_dir=found.directory))
+    names = sorted(path.parent.name for path in folder.glob("*/launch.json"))
+    if not names:
+        raise UsageError(
+            f"there are no launches in {folder}. Give the folder that was printed at submission, "
+            "or --recipe DIR."
+        )
+    if asked is not None and asked not in names:
+        raise UsageError(
+            f"there is no launch '{asked}' in {folder}.{did_you_mean(asked, names)} "
+            f"The latest is {names[-1]}."
+        )
+    return LaunchRecords(folder / (asked or names[-1]))
+
+
+def revisit_command(name: str, records: LaunchRecords) -> str:
+    """Return the command that works on this launch, as it is typed in this working directory."""
+    directory = short_path(records.directory)
+    return shlex.join([short_path(Path(sys.executable)), "-m", "launcher", name, directory])
+
+
+def _cluster(settings: dict[str, object]) -> Cluster:
+    module = registry.load("clusters", str(settings["name"]))
+    cluster: Cluster = module.Implementation(module.Settings(**settings))
+    return cluster
+
+
+def _show(rows: Sequence[Row]) -> None:
+    from rich.console import Console
+
+    from launcher.summary import show
+
+    show(rows, Console(highlight=False))

@@ -1,0 +1,93 @@
+"""What a launch has come to: the table of its stages, their figures, and why one has failed."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from launcher import status as states
+from launcher.output import failure_lines, last_line
+from launcher.render import KEPT, STYLES, Row, duration, short_path
+from launcher.results import figure_lines
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+
+def show(rows: Sequence[Row], console: Console) -> None:
+    """Print all of it."""
+    from rich.text import Text
+
+    # A file has no width: nothing in it is to be moved to a line of its own.
+    width = console.width if console.is_terminal else 1000
+    console.print(final_table(rows, width=width), end="", soft_wrap=True)
+    for lines in (result_lines(rows, width=width), note_lines(rows)):
+        if lines:
+            console.print()
+        for line in lines:
+            console.print(Text(line), soft_wrap=True)
+    for row in rows:
+        if row.status.state == states.FAILED:
+            console.print()
+            first, *rest = failure_report(row)
+            console.print(Text(first, style="bold red"), soft_wrap=True)
+            for line in rest:
+                console.print(Text(line), soft_wrap=True)
+
+
+def final_table(rows: Sequence[Row], *, width: int) -> Text:
+    """Return the table of all stages: state, time, log; no path is broken into lines."""
+    from rich.text import Text
+
+    name_width = max(len(row.status.stage) for row in rows)
+    head = f"{'stage':{name_width}}  {'state':9}  {'time':>8}  "
+    longest = max(len(row.shown_log) for row in rows)
+    fits = len(head) + longest <= width
+    text = Text(f"{head}{'log' if fits else ''}".rstrip() + "\n", style="bold")
+    for row in rows:
+        style = STYLES[row.shown_state].replace("bold ", "")
+        text.append(f"{row.status.stage:{name_width}}  ", style="not bold")
+        text.append(f"{row.shown_state:9}", style=f"not bold {style}")
+        text.append(f"  {duration(row.elapsed_s):>8}", style="not bold")
+        where = row.shown_log if row.status.started is not None else row.status.reason
+        text.append(f"{'  ' if fits else chr(10) + '    '}{where}".rstrip() + "\n", "not bold")
+    return text
+
+
+def result_lines(rows: Sequence[Row], *, width: int) -> list[str]:
+    """Return what the stages report, a stage's name before its first line."""
+    name_width = max(len(row.status.stage) for row in rows)
+    lines = []
+    for row in rows:
+        label = row.status.stage
+        for line in figure_lines(row.results):
+            # No-break spaces, while it is wrapped, hold the words of one figure together.
+            unbroken = line.replace(" ", "\xa0").replace(",\xa0", ", ")
+            for part in textwrap.wrap(unbroken, max(width - name_width - 2, 20)):
+                lines.append(f"{label:{name_width}}  {part}".replace("\xa0", " "))
+                label = ""
+    return lines
+
+
+def note_lines(rows: Sequence[Row]) -> list[str]:
+    """Return what a state alone does not tell: the work saved, the step reached."""
+    lines = []
+    for row in rows:
+        if row.status.state == states.CANCELLED and row.message:
+            lines.append(f"{row.status.stage} cancelled: {row.message}")
+        elif row.status.state == states.RUNNING and (said := last_line(row.output)):
+            lines.append(f"{row.status.stage} running: {said}")
+    if any(row.shown_state == KEPT for row in rows):
+        lines.append("kept: made by an earlier run, and all that it depends on is unchanged")
+    return lines
+
+
+def failure_report(row: Row) -> list[str]:
+    """Return why a stage failed: one line of ours, then the last lines of its output."""
+    lines = [f"{row.status.stage} failed: {row.status.reason}"]
+    if row.status.started is not None:
+        lines += [f"  │ {line}" for line in failure_lines(row.output)]
+        lines.append(f"  all of its output: {short_path(row.output)}")
+    return lines

@@ -1,0 +1,40 @@
+"""What ``python -m launcher --help`` says.
+
+It is written out, so that neither argparse nor anything else is loaded for it: on a login node it
+has to be there at once. A test holds it to the options that there are.
+"""
+
+USAGE = "python -m launcher [run] [options] [flags of run.py] [key=value …]"
+
+HELP = f"""\
+usage: {USAGE}
+       python -m launcher status [LAUNCH] [--recipe DIR]
+       python -m launcher cancel [LAUNCH] [--recipe DIR] [--force]
+
+Submit each stage of a recipe as its own job, in canonical order.
+
+options:
+  --cluster NAME      where jobs run (default: local)
+  --container NAME    what stages run in (default: none, the host itself)
+  --recipe DIR        folder with a run.py (default: the working directory if it
+                      has one, else the project's default recipe)
+  --stages STAGE …    as for run.py (default: the recipe's)
+  --follow            stay, show progress, end with a table of results
+  --dry-run           show what would be submitted; create and submit nothing
+  -h, --help          show this
+
+Other flags go to the recipe's run.py. key=value changes a setting of launcher/conf.
+Each of --training_config, --inference_config and --metrics_config that is not given
+is the recipe's conf/training.yaml, inference.yaml or metrics.yaml, where it has one.
+
+Without --follow the command returns once all jobs are submitted, and they go on by
+themselves. With --follow, Ctrl-C cancels the launch. Later, from any terminal:
+
+  status    say what has become of a launch, the latest when none is named
+  cancel    stop the running stage, cancel the rest; --force kills what does not stop
+
+examples:
+  python -m launcher --stages train infer --follow
+  python -m launcher --recipe egs3/fsdd/asr --training_config conf/training.yaml --dry-run
+  python -m launcher status
+"""
