@@ -13,8 +13,14 @@ override CONTAINER := $(value CONTAINER)
 override ARGS := $(value ARGS)
 export STAGES RECIPE CLUSTER CONTAINER ARGS
 
+# What was given as NAME=value after `make` and is none of these is a slip of the pen. A make that
+# calls this one passes its own variables on in the same way: they are none of our business.
+VARIABLES := STAGES RECIPE CLUSTER CONTAINER ARGS PYTHON MAKEFLAGS SHELL
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name))),$(name)))
+UNKNOWN_VARIABLES := $(if $(filter 0,$(MAKELEVEL)),$(filter-out $(VARIABLES),$(GIVEN)))
+
 .DEFAULT_GOAL := help
-.PHONY: help run test targets lint format env dev-env lock clean
+.PHONY: help run test targets lint format env dev-env lock clean known-variables
 
 define HELP
 make run      run a recipe's stages as jobs, follow them, show results and error rates
@@ -57,11 +63,15 @@ format: dev-env
 	$(VENV_PYTHON) -m ruff check --fix .
 	$(VENV_PYTHON) -m ruff format .
 
-env:
+env: known-variables
 	@$(PYTHON) requirements/make_env.py run
 
-dev-env:
+dev-env: known-variables
 	@$(PYTHON) requirements/make_env.py dev
+
+known-variables: export UNKNOWN_VARIABLES := $(UNKNOWN_VARIABLES)
+known-variables:
+	@$(if $(UNKNOWN_VARIABLES),$(PYTHON) -m launcher.make_run unknown-variables,:)
 
 COMPILE := $(VENV_PYTHON) -m uv pip compile --quiet --universal --python-version 3.10 \
 	--generate-hashes --no-emit-index-url --no-annotate --no-header --excludes excluded.txt
@@ -70,5 +80,5 @@ lock: dev-env
 	cd requirements && ../$(COMPILE) --upgrade run.in -o run.lock
 	cd requirements && ../$(COMPILE) --upgrade dev.in -o dev.lock
 
-clean:
+clean: known-variables
 	@$(PYTHON) requirements/make_env.py clean

@@ -10,6 +10,8 @@ import shlex
 import sys
 from collections.abc import MutableMapping
 
+from launcher.errors import did_you_mean
+
 _OPTIONS = ("CLUSTER", "CONTAINER", "RECIPE")
 _VARIABLES = (*_OPTIONS, "STAGES", "ARGS")
 # make's own, which would reach every stage and whatever make that calls.
@@ -46,8 +48,25 @@ def launcher_arguments(variables: dict[str, str]) -> list[str]:
     return arguments + _split("ARGS", variables)
 
 
+def unknown_variable(name: str) -> str:
+    """Return what to say of a variable that was given to make and that there is none of."""
+    # `stages` is nearer to STAGES than its letters are.
+    hint = did_you_mean(name.upper(), (*_VARIABLES, "PYTHON"))
+    return (
+        f"there is no variable {name}.{hint} Variables: {', '.join(_VARIABLES)}, PYTHON. "
+        f"One for the environment of the stages stands before make: {name}=… make …"
+    )
+
+
 def main(argv: list[str]) -> int:
-    """Launch; with ``pytest`` as the argument, become pytest with ARGS."""
+    """Launch; with ``pytest`` as the argument, become pytest with ARGS.
+
+    With ``unknown-variables``, refuse those that UNKNOWN_VARIABLES names.
+    """
+    if argv == ["unknown-variables"]:
+        for name in os.environ["UNKNOWN_VARIABLES"].split():
+            print(f"make: {unknown_variable(name)}", file=sys.stderr)
+        return 2
     variables = take_variables(os.environ)
     try:
         if argv == ["pytest"]:

@@ -45,6 +45,9 @@ def front_door(tmp_path: Path) -> Path:
     (folder / ".venv" / "bin").mkdir(parents=True)
     shutil.copy(REPOSITORY / "Makefile", folder)
     (folder / "requirements" / "make_env.py").touch()
+    (folder / "launcher").mkdir()
+    for name in ("__init__.py", "errors.py", "make_run.py"):
+        shutil.copy(REPOSITORY / "launcher" / name, folder / "launcher")
     python = folder / ".venv" / "bin" / "python"
     script = (
         "import json, os, sys\n"
@@ -55,8 +58,8 @@ def front_door(tmp_path: Path) -> Path:
     return folder
 
 
-def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: os.environ[name] for name in ("PATH", "HOME")}
+def make(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {**{name: os.environ[name] for name in ("PATH", "HOME")}, **variables}
     command = ["make", "--no-print-directory", f"PYTHON={sys.executable}", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
@@ -75,6 +78,45 @@ def test_what_is_typed_arrives_as_typed(front_door: Path, typed: str) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [["-m", "launcher.make_run"], typed, typed]
     assert not (front_door / "hacked").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("RECIP=egs3/fsdd/asr", "RECIPE"), ("stages=train 'infer' $(x)", "STAGES"), ("arg=", "ARGS")],
+)
+@pytest.mark.parametrize("target", ["run", "test", "lint", "clean"])
+def test_a_slip_in_the_name_of_a_variable_is_told(
+    front_door: Path, typed: str, meant: str, target: str
+) -> None:
+    done = make(front_door, target, typed)
+    assert done.returncode != 0
+    name = typed.partition("=")[0]
+    assert f"make: there is no variable {name}. Did you mean '{meant}'?" in done.stderr
+    assert done.stdout == ""
+
+
+def test_variables_of_the_environment_are_nobodys_slip(front_door: Path) -> None:
+    done = make(front_door, "run", RECIP="egs3/fsdd/asr", stages="train")
+    assert done.returncode == 0, done.stderr
+    below = make(front_door, "run", MAKELEVEL="1", MAKEFLAGS=" -- DESTDIR=/usr")
+    assert below.returncode == 0, below.stderr
+
+
+def test_the_example_of_the_help_is_accepted(front_door: Path) -> None:
+    text = make(front_door).stdout
+    recipe = re.search(r"RECIPE=(\S+)", text)
+    arguments = re.search(r'ARGS="([^"]+)"', text)
+    assert recipe is not None
+    assert arguments is not None
+    words = launcher_arguments({**NONE, "RECIPE": recipe[1], "ARGS": arguments[1]})
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", *words, "--dry-run"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "inference_config" in done.stdout
 
 
 def test_make_alone_is_help(front_door: Path) -> None:
