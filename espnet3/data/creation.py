@@ -16,6 +16,7 @@ from espnet3.data.reference import (
     load_package,
 )
 from espnet3.utils.errors import ConfigError
+from espnet3.utils.reuse import Kept
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -54,24 +55,30 @@ def create_dataset(config: DictConfig) -> dict[str, dict[str, float]]:
         reference.data_src: reference.locate(recipe_dir=recipe_dir, data_dir=data_dir)
         for reference in references.values()
     }
-    for data_src, (recipe, data) in places.items():
+    made = [
         _make(recipe, data, settings if data_src is None else {})
+        for data_src, (recipe, data) in places.items()
+    ]
     figures: dict[str, dict[str, float]] = {}
     for name, reference in references.items():
         dataset = load_dataset(reference, recipe_dir=recipe_dir, data_dir=data_dir)
         figures[name] = _look_over(dataset, name)
-    return figures
+    return figures if any(made) else Kept(figures)
 
 
-def _make(recipe_dir: Path, data_dir: Path, settings: Mapping[str, Any]) -> None:
+def _make(recipe_dir: Path, data_dir: Path, settings: Mapping[str, Any]) -> bool:
+    """Make what is not there; tell whether anything had to be made."""
     builder = load_package(recipe_dir).DatasetBuilder()
     keywords = {**settings, "recipe_dir": recipe_dir, "data_dir": data_dir}
     for step in _STEPS:
         check_keywords(getattr(builder, step), keywords, section="create_dataset")
-    if not builder.is_source_prepared(**keywords):
+    is_source_kept = builder.is_source_prepared(**keywords)
+    if not is_source_kept:
         builder.prepare_source(**keywords)
-    if not builder.is_built(**keywords):
+    is_data_kept = builder.is_built(**keywords)
+    if not is_data_kept:
         builder.build(**keywords)
+    return not (is_source_kept and is_data_kept)
 
 
 def _references(config: DictConfig) -> Iterator[tuple[str, DatasetReference]]:

@@ -24,7 +24,7 @@ from espnet3.systems.asr.inference_config import (
 )
 from espnet3.utils.errors import CheckpointError, DataError
 from espnet3.utils.files import sha256_of
-from espnet3.utils.reuse import Reuse
+from espnet3.utils.reuse import Kept, Reuse
 
 if TYPE_CHECKING:
     from lhotse import CutSet
@@ -84,7 +84,7 @@ def run_infer(system: BaseSystem) -> dict[str, dict[str, float]]:
     if decoded_s:
         stage_rtf = (time.perf_counter() - begin) / decoded_s
         logger.info("RTF of the stage with its start-up: %.5f", stage_rtf)
-    return figures
+    return figures if recogniser else Kept(figures)
 
 
 def find_checkpoint(system: BaseSystem, named: Path | None, *, exp_dir: Path) -> Path:

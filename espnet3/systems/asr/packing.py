@@ -27,7 +27,7 @@ from espnet3.utils.errors import CheckpointError
 from espnet3.utils.files import atomic_path, sha256_of
 from espnet3.utils.masking import mask_mapping
 from espnet3.utils.metadata import git_state
-from espnet3.utils.reuse import Reuse
+from espnet3.utils.reuse import Kept, Reuse
 
 if TYPE_CHECKING:
     from espnet3.systems.base.system import BaseSystem
@@ -69,7 +69,7 @@ def run_pack_model(system: BaseSystem) -> dict[str, Any]:
     reasons = reuse.reasons_to_redo()
     if not reasons:
         logger.info("Kept: %s, the same model was packed before", archive)
-        return _figures(archive)
+        return Kept(_figures(archive))
     logger.info("Packing %s: %s", checkpoint, "; ".join(reasons))
     reuse.forget()
     files = _model_files(checkpoint, config, settings, metrics, git)

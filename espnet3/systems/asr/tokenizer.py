@@ -19,7 +19,7 @@ import sentencepiece
 
 from espnet3.utils.errors import CheckpointError, ConfigError, DataError, nearest
 from espnet3.utils.files import write_atomically
-from espnet3.utils.reuse import Reuse
+from espnet3.utils.reuse import Kept, Reuse
 
 if TYPE_CHECKING:
     from espnet3.systems.asr.training_config import TrainingConfig
@@ -156,7 +156,7 @@ def run_train_tokenizer(system: BaseSystem) -> dict[str, Any]:
     if not reasons:
         tokenizer = Tokenizer.load(save_path)
         logger.info("Kept: the tokenizer in %s, settings and text are unchanged", save_path)
-        return {"vocab_size": tokenizer.vocab_size}
+        return Kept(vocab_size=tokenizer.vocab_size)
     logger.info("Training a %s tokenizer: %s", settings["model_type"], "; ".join(reasons))
     reuse.forget()
     tokenizer = train_tokenizer(texts, save_path=save_path, **settings)

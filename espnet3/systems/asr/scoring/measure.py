@@ -21,7 +21,7 @@ from espnet3.systems.asr.scoring.score import Score, score
 from espnet3.systems.asr.scoring.table import report, summary_table
 from espnet3.utils.errors import ConfigError, DataError
 from espnet3.utils.files import sha256_of, write_atomically
-from espnet3.utils.reuse import Reuse
+from espnet3.utils.reuse import Kept, Reuse
 
 if TYPE_CHECKING:
     from espnet3.systems.base.system import BaseSystem
@@ -69,7 +69,7 @@ def run_measure(system: BaseSystem) -> dict[str, dict[str, float]]:
     reasons = reuse.reasons_to_redo()
     if not reasons:
         logger.info("Kept: %s, scored with these settings and texts before", text_path)
-        return _rates(json.loads(json_path.read_text(encoding="utf-8")))
+        return Kept(_rates(json.loads(json_path.read_text(encoding="utf-8"))))
     logger.info("Scoring %s: %s", ", ".join(names), "; ".join(reasons))
     reuse.forget()
     scores = {

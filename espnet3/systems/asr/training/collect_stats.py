@@ -16,7 +16,7 @@ from espnet3.systems.asr.features import LogMel
 from espnet3.systems.asr.training_config import TrainingConfig, checked_training_config
 from espnet3.utils.errors import DataError
 from espnet3.utils.files import write_atomically
-from espnet3.utils.reuse import Reuse
+from espnet3.utils.reuse import Kept, Reuse
 
 if TYPE_CHECKING:
     from espnet3.systems.asr.system import ASRSystem
@@ -58,7 +58,7 @@ def run_collect_stats(system: ASRSystem) -> dict[str, Any]:
     if not reasons:
         stats = FeatureStats.load(stats_dir)
         logger.info("Kept: the feature statistics, settings and data unchanged: %s", stats_dir)
-        return {"utterances": stats.utterances, "frames": stats.frames}
+        return Kept(utterances=stats.utterances, frames=stats.frames)
     logger.info("Collecting feature statistics: %s", "; ".join(reasons))
     reuse.forget()
     stats = collect(config, list(source.cuts))

@@ -26,6 +26,7 @@ from espnet3.systems.asr.training.run_folder import RunFolder
 from espnet3.systems.asr.training_config import TrainingConfig, checked_training_config
 from espnet3.utils.errors import storage_errors
 from espnet3.utils.files import sha256_of
+from espnet3.utils.reuse import Kept
 
 if TYPE_CHECKING:
     from espnet3.systems.asr.system import ASRSystem
@@ -60,7 +61,7 @@ def run_train(system: ASRSystem) -> dict[str, Any]:
         finished = run.finished_results()
     if finished is not None:
         logger.info("Kept: the finished training, settings and data unchanged: %s", folder.path)
-        return finished
+        return Kept(finished)
     with storage_errors(exp_dir):
         results = _fit(config, train, valid, run)
     if started_by_lightning():
