@@ -25,15 +25,24 @@ _BLOCK = re.compile(
 )
 
 
+def write_files(document: str, folder: Path) -> list[re.Match[str]]:
+    """Write the document's files; return its other blocks."""
+    others = []
+    for block in _BLOCK.finditer((REPOSITORY / "docs" / document).read_text()):
+        if not block["title"]:
+            others.append(block)
+            continue
+        path = folder / block["title"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block["content"])
+    return others
+
+
 def follow(document: str, folder: Path) -> list[str]:
     """Write the document's files and run its commands; return what each command printed."""
     printed = []
-    for block in _BLOCK.finditer((REPOSITORY / "docs" / document).read_text()):
-        if block["title"]:
-            path = folder / block["title"]
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(block["content"])
-        elif block["language"] == "sh":
+    for block in write_files(document, folder):
+        if block["language"] == "sh":
             for line in block["content"].splitlines():
                 program, *arguments = shlex.split(line, comments=True)
                 assert program == "python"
@@ -52,10 +61,8 @@ def follow(document: str, folder: Path) -> list[str]:
     return printed
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with recordings of a language of two words, a low tone and a high one."""
-    folder = tmp_path_factory.mktemp("my work")
+def record(folder: Path) -> Path:
+    """Write recordings of a language of two words, a low tone and a high one; return where."""
     recordings = folder / "egs3" / "my_corpus" / "asr" / "my_recordings"
     recordings.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -77,6 +84,14 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.writeframes((samples * 32767).astype("<i2").tobytes())
         rows.append(f"{utterance}\t{utterance[:4]}\t{split}\t{' '.join(words)}\n")
     (recordings / "transcripts.tsv").write_text("".join(rows))
+    return recordings
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with recordings."""
+    folder = tmp_path_factory.mktemp("my work")
+    record(folder)
     return folder
 
 
