@@ -9,7 +9,8 @@
     ├── StageSignatureError    a stage method that wants arguments
     ├── DataError              audio, a transcript or a split that cannot be used
     ├── CheckpointError        no checkpoint, or none that can be read
-    └── StorageError           a full disk, a folder that cannot be written
+    ├── BusyError              another process is at work on the same output
+    └── StorageError           a full disk, a folder or path that cannot be written
 
 A message says what was asked, what was found, and what to do next.
 """
@@ -51,8 +52,12 @@ class CheckpointError(RecipeError):
     """There is no checkpoint, or none that can be read."""
 
 
+class BusyError(RecipeError):
+    """Another process is at work on the same output."""
+
+
 class StorageError(RecipeError):
-    """The disk is full, or a folder cannot be written."""
+    """The disk is full, or a folder or path cannot be written."""
 
 
 _STORAGE_ADVICE = {
@@ -61,6 +66,10 @@ _STORAGE_ADVICE = {
     errno.EROFS: "the file system is read-only; point the folder at one that can be written",
     errno.EACCES: "permission is denied; check who owns the folder and its mode",
     errno.EPERM: "the operation is not permitted; check who owns the folder and its mode",
+    errno.EEXIST: "a file stands where a folder is needed; name another folder, or move the file",
+    errno.ENOTDIR: "a part of the path is a file; name another folder, or move the file",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ELOOP: "its symbolic links lead in a circle; name another folder, or mend the links",
 }
 
 
@@ -69,11 +78,16 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn an operating system's refusal to write below ``path`` into a :class:`StorageError`.
 
     Raises:
-        StorageError: for a full disk, a used-up quota, a read-only file system or a missing
-            permission. Any other :class:`OSError` passes unchanged.
+        StorageError: for a full disk, a used-up quota, a read-only file system, a missing
+            permission, or a path that can be no folder. Any other :class:`OSError` passes
+            unchanged.
     """
     try:
         yield
+    except ValueError as error:
+        if "embedded null byte" not in str(error):
+            raise
+        raise StorageError(f"Cannot write {str(path)!r}: a name cannot hold a NUL byte.") from error
     except OSError as error:
         advice = _STORAGE_ADVICE.get(error.errno or 0)
         if advice is None:

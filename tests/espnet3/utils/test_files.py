@@ -51,6 +51,24 @@ def test_a_full_disk_is_told_with_what_to_do(tmp_path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "x"))
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("file", "a file stands where a folder is needed"),
+        ("file/below", "a part of the path is a file"),
+        ("x" * 300, "the name is too long"),
+        ("loop/below", "symbolic links lead in a circle"),
+        ("nul\0", "cannot hold a NUL byte"),
+    ],
+)
+def test_a_path_that_can_be_no_folder_is_told_so(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    folder = tmp_path / name
+    with pytest.raises(StorageError, match=message), storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 def test_other_errors_of_the_system_stay_what_they_are(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), storage_errors(tmp_path):
         (tmp_path / "absent").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from espnet3.systems.asr.training.distributed import (
     started_by_lightning,
 )
 from espnet3.systems.asr.training.run_folder import RunFolder
+from espnet3.systems.asr.training.run_lock import only_training_in
 from espnet3.systems.asr.training_config import TrainingConfig, checked_training_config
 from espnet3.utils.errors import storage_errors
 from espnet3.utils.files import sha256_of
@@ -43,9 +45,15 @@ def run_train(system: ASRSystem) -> dict[str, Any]:
     Raises:
         StageInterrupted: a signal came; a checkpoint was written first.
         StorageError: the disk is full or the folder cannot be written.
+        BusyError: another process trains in the same folder.
     """
-    begin_s = time.perf_counter()
     config = checked_training_config(system)
+    with only_training_in(Path(config.exp_dir)) if global_rank() == 0 else nullcontext():
+        return _train(system, config)
+
+
+def _train(system: ASRSystem, config: TrainingConfig) -> dict[str, Any]:
+    begin_s = time.perf_counter()
     exp_dir = Path(config.exp_dir)
     settings = config.trainer.checkpoint
     folder = CheckpointFolder(exp_dir, monitor=settings.monitor, keep_best=settings.keep_best)

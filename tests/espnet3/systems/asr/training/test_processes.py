@@ -22,6 +22,7 @@ from espnet3.systems.asr.data.valid import ValidationBatches
 from espnet3.systems.asr.training.validation import count_errors
 from espnet3.systems.asr.training.validation import figures as figures_of
 from espnet3.systems.asr.training_config import checked_training_config
+from espnet3.utils.errors import BusyError
 
 from .conftest import MakeSystem, checkpoint_content, figures
 from .test_resume import STEPS, assert_same_training
@@ -96,6 +97,24 @@ def test_sigterm_from_outside_ends_the_process_with_a_checkpoint(make_system: Ma
     assert process.returncode == 128 + signal.SIGTERM
     assert time.monotonic() - begin_s < 20
     assert best_checkpoint(system.exp_dir).exists()
+
+
+def test_a_second_training_in_the_folder_is_refused_while_the_first_runs(
+    make_system: MakeSystem,
+) -> None:
+    long = {"trainer__max_steps": 100000, "dataloader__train__num_workers": 1}
+    first = start(make_system(**long))
+    assert first.stdout is not None
+    while "step 3" not in (line := first.stdout.readline()):
+        assert first.poll() is None, line
+    for second in (make_system(seed=4), make_system(**long)):
+        with pytest.raises(BusyError, match=f"process {first.pid} on {socket.gethostname()}"):
+            second.train()
+    # A process that is killed holds nothing any longer, though its loader's worker lives on.
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    assert make_system(seed=4).train()["steps"] == STEPS
+    first.communicate(timeout=60)  # until the worker, too, has ended
 
 
 def test_two_ranks_train_validate_and_go_on_together(make_system: MakeSystem) -> None:
