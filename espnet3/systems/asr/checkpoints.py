@@ -106,7 +106,7 @@ class CheckpointFolder:
             if damage is None:
                 yield entry
             else:
-                logger.warning("Checkpoint %s %s: falling back to the one before", path, damage)
+                logger.warning("Falling back to the checkpoint before: %s %s", path, damage)
 
     def _write_index(self, entries: list[Entry]) -> None:
         listed = [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.step)]

@@ -68,9 +68,9 @@ def run_pack_model(system: BaseSystem) -> dict[str, Any]:
     reuse = Reuse(archive.with_name(f".{archive.name}.done.json"), key)
     reasons = reuse.reasons_to_redo()
     if not reasons:
-        logger.info("Kept: %s, the same model was packed before", archive)
+        logger.info("Kept: the archive, the same model was packed before: %s", archive)
         return Kept(_figures(archive))
-    logger.info("Packing %s: %s", checkpoint, "; ".join(reasons))
+    logger.info("Packing (%s) the checkpoint %s", "; ".join(reasons), checkpoint)
     reuse.forget()
     files = _model_files(checkpoint, config, settings, metrics, git)
     with atomic_path(archive) as temporary:

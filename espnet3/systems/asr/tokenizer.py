@@ -155,7 +155,7 @@ def run_train_tokenizer(system: BaseSystem) -> dict[str, Any]:
     reasons = reuse.reasons_to_redo()
     if not reasons:
         tokenizer = Tokenizer.load(save_path)
-        logger.info("Kept: the tokenizer in %s, settings and text are unchanged", save_path)
+        logger.info("Kept: the tokenizer, settings and text unchanged: %s", save_path)
         return Kept(vocab_size=tokenizer.vocab_size)
     logger.info("Training a %s tokenizer: %s", settings["model_type"], "; ".join(reasons))
     reuse.forget()

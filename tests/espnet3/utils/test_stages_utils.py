@@ -25,6 +25,7 @@ from espnet3.utils.errors import (
     UnknownStageError,
 )
 from espnet3.utils.logging_utils import configure_logging
+from espnet3.utils.reuse import Kept
 from espnet3.utils.stages_utils import (
     StageInterrupted,
     process_rank,
@@ -54,6 +55,9 @@ class System:
 
     def infer(self) -> None:
         self.called.append("infer")
+
+    def measure(self) -> dict[str, Any]:
+        return Kept(WER=3.0)
 
     def wants_argument(self, beam_size: int) -> None:
         raise AssertionError("never called")
@@ -105,6 +109,20 @@ def test_an_unknown_stage_names_the_nearest_and_all() -> None:
         resolve_stages(["all", "trian"], STAGES)
 
 
+def test_a_stage_that_kept_its_output_is_recorded_so(system: System) -> None:
+    run_stages(system, ["measure"])
+    metadata = metadata_of(system, "measure")
+    assert (metadata["results"], metadata["kept"]) == ({"WER": 3.0}, True)
+
+
+def test_the_log_opens_with_the_configs(system: System) -> None:
+    """The launcher passes over what a config's record goes on with, up to the next record."""
+    run_stages(system, ["train"])
+    records = log_of(system, "train")
+    assert records.index("Config training:") < records.index("Command:")
+    assert records.index("hf_token") < records.index("Command:")
+
+
 def test_a_stage_that_ends_well_is_logged_and_recorded(system: System) -> None:
     run_stages(system, ["train", "infer"])
     assert system.called == ["train", "infer"]
@@ -117,7 +135,7 @@ def test_a_stage_that_ends_well_is_logged_and_recorded(system: System) -> None:
     metadata = metadata_of(system, "train")
     assert metadata["state"] == "done"
     assert metadata["exit"] == {"status": 0}
-    assert metadata["results"] == {"loss": 0.5}
+    assert (metadata["results"], metadata["kept"]) == ({"loss": 0.5}, False)
     assert metadata["seeds"] == {"training": 3}
     assert metadata["elapsed_s"] >= 0
     assert metadata["peak_memory_gb"] > 0

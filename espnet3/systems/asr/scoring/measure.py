@@ -68,7 +68,7 @@ def run_measure(system: BaseSystem) -> dict[str, dict[str, float]]:
     reuse = Reuse(inference_dir / ".measure.done.json", key)
     reasons = reuse.reasons_to_redo()
     if not reasons:
-        logger.info("Kept: %s, scored with these settings and texts before", text_path)
+        logger.info("Kept: scored with these settings and texts before: %s", text_path)
         return Kept(_rates(json.loads(json_path.read_text(encoding="utf-8"))))
     logger.info("Scoring %s: %s", ", ".join(names), "; ".join(reasons))
     reuse.forget()

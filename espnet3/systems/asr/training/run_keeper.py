@@ -165,8 +165,8 @@ class RunKeeper(Callback):
         assert signum is not None
         raise StageInterrupted(
             signum,
-            f"checkpoint {self.folder.file(self.step)} written after step {self.step} of"
-            f" {self.config.max_steps}; the next train goes on from it",
+            f"saved after step {self.step} of {self.config.max_steps}; the next train goes on from"
+            f" {self.folder.file(self.step)}",
         )
 
     def _stop_clock(self) -> None:
