@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -109,10 +109,40 @@ def load_dataset(
         recipe_dir=Path(recipe_dir).absolute(), data_dir=Path(data_dir).absolute()
     )
     dataset_class = load_package(recipe_dir).Dataset
-    arguments = {**reference.data_src_args, "recipe_dir": recipe_dir, "data_dir": data_dir}
+    arguments = _arguments(reference, recipe_dir, data_dir)
     check_keywords(dataset_class, arguments, section="data_src_args")
     dataset: Dataset = dataset_class(**arguments)
     return dataset
+
+
+def check_references(entries: Iterable[Any], *, recipe_dir: Path, section: str) -> None:
+    """Check what can be known of references without any data: keys, recipe and arguments.
+
+    A recipe that has no ``dataset/`` package (yet) is not an error here: not all stages need one.
+
+    Args:
+        entries: a config's list of references.
+        recipe_dir: the folder of the recipe whose config it is.
+        section: where they stand in it, e.g. ``training_config: dataset.train``.
+
+    Raises:
+        ConfigError: naming the reference and the key that is unknown or missing.
+    """
+    for index, entry in enumerate(entries):
+        place = f"{section}[{index}]"
+        try:
+            reference = DatasetReference.parse(entry)
+            folder, data_dir = reference.locate(recipe_dir=recipe_dir, data_dir=recipe_dir)
+            if not (folder / "dataset" / "__init__.py").is_file():
+                continue
+            arguments = _arguments(reference, folder, data_dir)
+            check_keywords(load_package(folder).Dataset, arguments, section="data_src_args")
+        except ConfigError as error:
+            raise ConfigError(f"{place}: {error}") from error
+
+
+def _arguments(reference: DatasetReference, recipe_dir: Path, data_dir: Path) -> dict[str, Any]:
+    return {**reference.data_src_args, "recipe_dir": recipe_dir, "data_dir": data_dir}
 
 
 def load_package(recipe_dir: Path) -> ModuleType:

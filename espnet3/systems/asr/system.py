@@ -5,6 +5,7 @@ The modules are imported when their stage runs: planning a run needs neither tor
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from espnet3.systems.base.system import BaseSystem
@@ -24,14 +25,23 @@ class ASRSystem(BaseSystem):
         if self.training_config is not None:
             from espnet3.systems.asr.training_config import check_training_config
 
-            check_training_config(self.training_config)
+            self._check_references("training", check_training_config(self.training_config))
         from espnet3.systems.asr import inference_config as others
 
         if self.inference_config is not None:
-            others.checked_inference_config(self)
+            self._check_references("inference", others.checked_inference_config(self))
         if self.metrics_config is not None:
             others.checked_metrics_config(self)
         others.checked_publication_config(self)
+
+    def _check_references(self, role: str, config: Any) -> None:
+        from espnet3.data.reference import check_references
+
+        for split in ("train", "valid", "test"):
+            entries = getattr(config.dataset, split, None)
+            if entries and config.recipe_dir:
+                section = f"{role}_config: dataset.{split}"
+                check_references(entries, recipe_dir=Path(config.recipe_dir), section=section)
 
     def create_dataset(self) -> dict[str, Any]:
         """Fetch and prepare the data; see :mod:`espnet3.data`."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import sentencepiece
 
-from espnet3.utils.errors import CheckpointError, ConfigError, DataError, nearest
+from espnet3.utils.errors import CheckpointError, ConfigError, DataError
 from espnet3.utils.files import write_atomically
 from espnet3.utils.reuse import Kept, Reuse
 
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 BLANK_ID = 0
 UNKNOWN_ID = 1
 UNKNOWN = "<unk>"
-MODEL_TYPES = ("bpe", "unigram", "char", "word")
 _WORD_START = "\u2581"  # SentencePiece's mark of a word's beginning
 _WHOLE_VOCABULARY = ("char", "word")
 _ANY_SIZE = 8000  # asked for by SentencePiece, without effect when it uses the whole vocabulary
@@ -112,19 +111,9 @@ def train_tokenizer(
             suits scripts with thousands of them. Has no bearing on ``word``.
 
     Raises:
-        ConfigError: unknown ``model_type``, or a ``vocab_size`` that does not fit the corpus.
+        ConfigError: the ``vocab_size`` does not fit the corpus.
         DataError: there is no text.
     """
-    if model_type not in MODEL_TYPES:
-        raise ConfigError(
-            f"tokenizer.model_type is '{model_type}'; known are {', '.join(MODEL_TYPES)}."
-            + nearest(model_type, list(MODEL_TYPES))
-        )
-    if vocab_size == 0 and model_type not in _WHOLE_VOCABULARY:
-        raise ConfigError(
-            f"tokenizer.vocab_size is 0, and '{model_type}' needs a number. "
-            "Set it, or take model_type: char or word, which can use all they find."
-        )
     lines = [text for text in texts if text.strip()]
     if not lines:
         raise DataError(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from espnet3.utils.config_schema import check_config
-from espnet3.utils.errors import ConfigError
+from espnet3.utils.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -34,7 +34,7 @@ class TokenizerConfig:
     """
 
     model_type: str = "bpe"
-    vocab_size: int = 0
+    vocab_size: int = 500
     character_coverage: float = 1.0
     save_path: str = "???"
 
@@ -203,6 +203,7 @@ class TrainingConfig:
 
 
 _CHOICES = {
+    "tokenizer.model_type": ("bpe", "unigram", "char", "word"),
     "model.encoder": ("conformer", "transformer"),
     "model.position": ("rotary", "sinusoidal"),
     "model.subsampling.factor": (4, 6),
@@ -263,11 +264,13 @@ def _check_values(config: DictConfig) -> None:
             choices = ", ".join(str(choice) for choice in allowed)
             raise ConfigError(
                 f"training_config: '{key}' is {value!r}; it may be one of: {choices}."
+                + nearest(str(value), [str(choice) for choice in allowed])
             )
     for key in _AT_LEAST_ONE:
         value = OmegaConf.select(config, key)
         if value < 1:
             raise ConfigError(f"training_config: '{key}' is {value}; it must be at least 1.")
+    _check_tokenizer(config.tokenizer)
     model = config.model
     if model.dim % (2 * model.num_heads):
         raise ConfigError(
@@ -288,4 +291,23 @@ def _check_values(config: DictConfig) -> None:
         raise ConfigError(
             "training_config: 'augmentation.speed_factors' is"
             f" {list(config.augmentation.speed_factors)}; each must lie between 0.5 and 2."
+        )
+
+
+def _check_tokenizer(tokenizer: DictConfig) -> None:
+    whole = ("char", "word")
+    if tokenizer.vocab_size < 0:
+        raise ConfigError(
+            f"training_config: 'tokenizer.vocab_size' is {tokenizer.vocab_size}; it must be a "
+            "number of tokens, or 0 for all there are (char and word)."
+        )
+    if tokenizer.vocab_size == 0 and tokenizer.model_type not in whole:
+        raise ConfigError(
+            f"training_config: 'tokenizer.vocab_size' is 0, and '{tokenizer.model_type}' needs a "
+            "number. Set it, or take model_type: char or word, which can use all they find."
+        )
+    if not 0.0 < tokenizer.character_coverage <= 1.0:
+        raise ConfigError(
+            f"training_config: 'tokenizer.character_coverage' is {tokenizer.character_coverage}; "
+            "it must be above 0, and at most 1."
         )

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-from lhotse import CutSet
+from typing import TYPE_CHECKING, Any
 
 from espnet3.data.dataset import Dataset as BaseDataset
 from espnet3.data.manifests import SUFFIX, load_cuts
 from espnet3.utils.errors import ConfigError, nearest
 
 from .strings import SPLITS, joined_strings
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
 
 _JOIN_DEFAULTS = {"min_digits": 1, "max_digits": 7, "curriculum": 0.0}
 
@@ -95,6 +96,8 @@ class Dataset(BaseDataset):
                 f"There is no speaker '{self.unseen_speaker}' to leave out."
                 f"{nearest(str(self.unseen_speaker), speakers)} Known: {', '.join(speakers)}."
             )
+        from lhotse import CutSet
+
         return CutSet.from_cuts(
             cut for cut in cuts if (cut.supervisions[0].speaker == self.unseen_speaker) is unseen
         )

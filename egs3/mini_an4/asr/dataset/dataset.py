@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from lhotse import CutSet
+from typing import TYPE_CHECKING
 
 from espnet3.data.dataset import Dataset as BaseDataset
 from espnet3.data.manifests import SUFFIX, load_cuts
 from espnet3.utils.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from lhotse import CutSet
 
 # Five utterances are too few to hold any back: validation watches the training set itself.
 _MANIFESTS = {"train": "train", "valid": "train", "test": "test"}

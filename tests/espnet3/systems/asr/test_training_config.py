@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from espnet3.utils.config_utils import load_and_merge_config
 from espnet3.utils.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[4]
+_SPILT = {"data_src_args": {"spilt": "train"}}
 CONFIGS = sorted(REPOSITORY.glob("egs3/*/asr/conf/training*.yaml"))
 
 
@@ -56,6 +59,12 @@ def test_the_template_spells_out_every_default() -> None:
         ({"model": {"dim": 100, "num_heads": 8}}, "must be a multiple of 2 × num_heads = 16"),
         ({"model": {"conv_kernel": 4}}, "'model.conv_kernel' is 4; it must be odd"),
         ({"model": {"subsampling": {"factor": 3}}}, "'model.subsampling.factor' is 3"),
+        ({"tokenizer": {"model_type": "words"}}, "unigram, char, word. Did you mean 'word'?"),
+        ({"tokenizer": {"model_type": "unigram", "vocab_size": 0}}, "'unigram' needs a number"),
+        ({"tokenizer": {"vocab_size": -1}}, "'tokenizer.vocab_size' is -1"),
+        ({"tokenizer": {"character_coverage": 0.0}}, "'tokenizer.character_coverage' is 0.0"),
+        ({"dataset": {"train": [_SPILT]}}, "dataset.train[0]: data_src_args: unknown key 'spilt'"),
+        ({"dataset": {"valid": [{"data_src": "nowhere"}]}}, "dataset.valid[0]: data_src 'nowhere'"),
         ({"trainer": {"max_steps": 0}}, "'trainer.max_steps' is 0; it must be at least 1"),
         ({"averaging": {"decay": 1.0}}, "'averaging.decay' is 1.0"),
         ({"model": {"dropout": 1.0}}, "'model.dropout' is 1.0"),
@@ -64,8 +73,31 @@ def test_the_template_spells_out_every_default() -> None:
     ],
 )
 def test_a_slip_is_named_when_the_system_is_made(settings: dict, message: str) -> None:
+    config = OmegaConf.create({"recipe_dir": str(REPOSITORY / "egs3/mini_an4/asr"), **settings})
     with pytest.raises(ConfigError, match=re.escape(message)):
-        ASRSystem(training_config=OmegaConf.create(settings))
+        ASRSystem(training_config=config)
+
+
+def test_a_slip_in_a_test_set_is_named_when_the_system_is_made() -> None:
+    recipe_dir = str(REPOSITORY / "egs3/fsdd/asr")
+    config = {"recipe_dir": recipe_dir, "dataset": {"test": [{"name": "test", **_SPILT}]}}
+    with pytest.raises(ConfigError, match=r"inference_config: dataset.test\[0\].*'spilt'"):
+        ASRSystem(inference_config=OmegaConf.create(config))
+
+
+def test_checking_a_shipped_recipe_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from espnet3.data.reference import check_references\n"
+        "entry = {'data_src_args': {'split': 'train'}}\n"
+        "for recipe_dir in map(Path, sys.argv[1:]):\n"
+        "    check_references([entry], recipe_dir=recipe_dir, section='')\n"
+        "assert not {'torch', 'lhotse'} & set(sys.modules)\n"
+    )
+    recipes = [str(path.parents[1]) for path in REPOSITORY.glob("egs3/*/asr/dataset/__init__.py")]
+    assert len(recipes) >= 2
+    subprocess.run([sys.executable, "-c", program, *recipes], check=True, cwd=REPOSITORY)
 
 
 def test_a_recipes_own_sections_are_kept() -> None:
