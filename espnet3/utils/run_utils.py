@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,10 +60,10 @@ def find_recipe_dir(config_paths: Sequence[Path | None]) -> Path:
     """
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if script is not None and Path(script).name == "run.py":
-        return Path(script).absolute().parent
+        return _tidy(Path(script)).parent
     for path in config_paths:
         if path is not None and path.absolute().parent.name == "conf":
-            return path.absolute().parent.parent
+            return _tidy(path).parent.parent
     return Path.cwd()
 
 
@@ -76,7 +77,12 @@ def locate_configs(args: argparse.Namespace, recipe_dir: Path) -> None:
         if name.endswith("_config") and isinstance(value, Path):
             in_recipe = recipe_dir / value
             chosen = in_recipe if not value.exists() and in_recipe.exists() else value
-            setattr(args, name, chosen.absolute())
+            setattr(args, name, _tidy(chosen))
+
+
+def _tidy(path: Path) -> Path:
+    """Return an absolute path without ``..``; symbolic links stay as they were typed."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def anchor_directories(config: DictConfig, recipe_dir: Path) -> None:

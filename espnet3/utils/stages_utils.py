@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from espnet3.utils.config_keys import missing_keys_named
 from espnet3.utils.errors import (
     ConfigError,
     MissingStageError,
@@ -188,7 +189,7 @@ def _run_stage(
     try:
         log.info("=== [START] stage: %s ===", stage)
         log_stage_metadata(log, system, args, metadata)
-        with _signals_raise():
+        with _signals_raise(), missing_keys_named(system, args):
             results = method()
         if handler is not None and handler.failure is not None:
             raise handler.failure

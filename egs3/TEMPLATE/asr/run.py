@@ -52,6 +52,7 @@ def build_parser(stages: Sequence[str]) -> argparse.ArgumentParser:
     Args:
         stages: the recipe's stages in canonical order, shown by ``--help``.
     """
+    default = [stage for stage in stages if stage in DEFAULT_STAGES] or list(stages)
     parser = argparse.ArgumentParser(
         description="Run stages of this recipe, in their canonical order.",
         epilog=f"Stages, in order: {', '.join(stages)}.",
@@ -60,8 +61,8 @@ def build_parser(stages: Sequence[str]) -> argparse.ArgumentParser:
         "--stages",
         nargs="+",
         metavar="STAGE",
-        default=[stage for stage in stages if stage in DEFAULT_STAGES] or list(stages),
-        help="stages to run, in any order; 'all' for every one (default: %(default)s)",
+        default=default,
+        help=f"stages to run, in any order; 'all' for every one (default: {' '.join(default)})",
     )
     for role, purpose in _ROLES.items():
         parser.add_argument(

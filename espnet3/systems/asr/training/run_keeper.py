@@ -165,8 +165,8 @@ class RunKeeper(Callback):
         assert signum is not None
         raise StageInterrupted(
             signum,
-            f"saved after step {self.step} of {self.config.max_steps}; the next train goes on from"
-            f" {self.folder.file(self.step)}",
+            f"checkpoint after step {self.step} of {self.config.max_steps}; the next train goes"
+            f" on from {self.folder.file(self.step)}",
         )
 
     def _stop_clock(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -138,4 +139,36 @@ def test_help_names_the_stages_in_order(recipe: Path) -> None:
     result = run(recipe, "--help")
     assert result.returncode == 0
     stages = "create_dataset, train_tokenizer, collect_stats, train, infer, measure, pack_model"
-    assert stages in " ".join(result.stdout.split())
+    shown = " ".join(result.stdout.split())
+    assert f"Stages, in order: {stages}." in shown
+    assert f"(default: {stages.replace(',', '')})" in shown
+
+
+def test_paths_are_shown_without_detours(recipe: Path) -> None:
+    arguments = ["--dry_run", "--stages", "train", "--training_config", "../conf/training.yaml"]
+    result = subprocess.run(
+        [sys.executable, "../run.py", *arguments],
+        cwd=recipe / "conf",
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[4])},
+    )
+    assert result.returncode == 0, result.stderr
+    assert f"log: {recipe}/exp/small/train.log" in result.stderr
+    assert f"training_config: {recipe}/conf/training.yaml" in result.stderr
+
+
+def test_a_slip_in_a_config_of_its_own_is_one_message(recipe: Path) -> None:
+    runner = (recipe / "run.py").read_text()
+    asks = "def train(self): print(self.training_config.window.length_s)"
+    (recipe / "run.py").write_text(re.sub(r"def train.*", asks, runner))
+    config = recipe / "conf" / "training.yaml"
+    config.write_text(config.read_text() + "window: {lenght_s: 3}\n")
+    result = run(recipe, "--stages", "train", *configs("training"))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    line = (recipe / "run.py").read_text().splitlines().index(f"    {asks}") + 1
+    assert (
+        f"{config} has no key 'window.length_s', which run.py, line {line}, asks for. "
+        "Did you mean 'lenght_s'? Found there: lenght_s."
+    ) in result.stderr
