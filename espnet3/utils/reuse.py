@@ -47,7 +47,7 @@ class Reuse:
         """Return why the output must be made again; ``[]`` when it is whole and current."""
         try:
             record = json.loads(self.marker.read_text(encoding="utf-8"))
-            earlier_key, outputs = record["key"], record["outputs"]
+            earlier_key, outputs = record["key"], dict(record["outputs"])
         except FileNotFoundError:
             return ["no earlier output"]
         except (ValueError, KeyError, TypeError):

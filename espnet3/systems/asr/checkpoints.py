@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _FOLDER = "checkpoints"
 _INDEX = "index.json"
+_NAME = re.compile(r"step(\d{8,})\.ckpt")
 
 
 @dataclass
@@ -54,27 +56,30 @@ class CheckpointFolder:
         """Return the listed checkpoints, oldest first."""
         try:
             content = json.loads((self.path / _INDEX).read_text(encoding="utf-8"))
-            entries = [Entry(**entry) for entry in content["checkpoints"]]
+            entries = [
+                Entry(int(each["step"]), int(each["size_bytes"]), dict(each["metrics"]))
+                for each in content["checkpoints"]
+            ]
         except (OSError, ValueError, KeyError, TypeError):
             # A lost index costs the validation figures, never the checkpoints.
             entries = [
-                Entry(int(path.stem.removeprefix("step")), path.stat().st_size)
+                Entry(int(match[1]), path.stat().st_size)
                 for path in self.path.glob("step*.ckpt")
+                if (match := _NAME.fullmatch(path.name))
             ]
         return sorted(entries, key=lambda entry: entry.step)
 
     def add(self, step: int, metrics: dict[str, float]) -> None:
-        """List the checkpoint just written and remove those that need not stay."""
+        """List the checkpoint just written and remove, of those listed, what need not stay."""
         entries = [entry for entry in self.entries() if entry.step != step]
         entries.append(Entry(step, self.file(step).stat().st_size, metrics))
         newest = [entry.step for entry in entries[-2:]]
         best = [entry.step for entry in self.by_merit(entries)[: self.keep_best]]
         kept = [entry for entry in entries if entry.step in newest or entry.step in best]
         self._write_index(kept)
-        kept_files = {self.file(entry.step) for entry in kept}
-        for path in self.path.glob("step*.ckpt"):
-            if path not in kept_files:
-                path.unlink(missing_ok=True)
+        for entry in entries:
+            if entry not in kept:
+                self.file(entry.step).unlink(missing_ok=True)
 
     def by_merit(self, entries: list[Entry]) -> list[Entry]:
         """Return the validated entries, best first; of equals the one trained longer."""
@@ -117,14 +122,28 @@ class CheckpointFolder:
 def _damage(path: Path, size_bytes: int) -> str | None:
     """Return what is wrong with a checkpoint file; ``None`` when it is whole.
 
-    torch writes a zip archive with its table of contents last: a truncated one has none.
+    torch writes a zip archive: a table of contents last, and a checksum for every member.
     """
     if not path.exists():
         return "is missing"
     found = path.stat().st_size
     if found != size_bytes:
         return f"is truncated ({found} of {size_bytes} bytes)"
-    return None if zipfile.is_zipfile(path) else "is damaged"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError):
+        return "is damaged"
+    return None if member is None else f"is damaged (in {member})"
+
+
+def training_key(path: Path) -> str | None:
+    """Return the hash of what the training of a whole checkpoint depended on, if it says so."""
+    import torch
+
+    content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    key: str | None = content["recogniser"].get("training_key")
+    return key
 
 
 def best_checkpoint(exp_dir: Path) -> Path:
@@ -136,8 +155,8 @@ def best_checkpoint(exp_dir: Path) -> Path:
     folder = CheckpointFolder(exp_dir)
     try:
         index = json.loads((folder.path / _INDEX).read_text(encoding="utf-8"))
-        folder.monitor = index["monitor"]
-    except (OSError, ValueError, KeyError):
+        folder.monitor = str(index["monitor"])
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     best = folder.best_whole()
     if best is None:

@@ -86,14 +86,9 @@ def read_texts(path: Path) -> dict[str, str]:
     """Return ``{utt_id: text}`` of a file with a line ``utt_id text`` per utterance.
 
     Raises:
-        DataError: the file is missing, or an id stands in it twice.
+        DataError: the file is missing or no text, or an id stands in it twice.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}). Run the stage infer."
-        ) from error
+    lines = _lines(path)
     texts: dict[str, str] = {}
     for number, line in enumerate(lines, start=1):
         utt_id, _, text = line.strip().partition(" ")
@@ -106,9 +101,37 @@ def read_texts(path: Path) -> dict[str, str]:
 
 
 def read_speakers(path: Path) -> dict[str, str]:
-    """Return ``{utt_id: speaker}`` of a ``hyp.jsonl``; empty when there is no such file."""
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8") as stream:
-        rows = [json.loads(line) for line in stream]
-    return {row["utt_id"]: row["speaker"] for row in rows if row.get("speaker")}
+    """Return ``{utt_id: speaker}`` of a ``hyp.jsonl``; empty when there is no such file.
+
+    Raises:
+        DataError: a line is not what ``infer`` writes.
+    """
+    speakers: dict[str, str] = {}
+    for number, line in enumerate(_lines(path) if path.exists() else [], start=1):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            utt_id, speaker = row["utt_id"], row.get("speaker")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(
+                f"{path}, line {number} is not what infer writes. Remove the folder and run infer "
+                "again."
+            ) from None
+        if speaker:
+            speakers[str(utt_id)] = str(speaker)
+    return speakers
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        # Not splitlines: a text may hold U+2028 and its like.
+        return path.read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}). Run the stage infer."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is no UTF-8 text ({error}). Remove the folder and run infer again."
+        ) from None

@@ -137,7 +137,7 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _metrics_of(checkpoint_sha: str, exp_dir: Path) -> list[Path]:
     """Return each ``metrics.json`` below ``exp_dir`` that scores this very checkpoint."""
     found = []
-    for path in sorted(exp_dir.glob("*/metrics.json")):
+    for path in sorted(exp_dir.glob("[!.]*/metrics.json")):
         tests = json.loads(path.read_text(encoding="utf-8"))["tests"]
         if all(_decoded_with(path.parent / name) == checkpoint_sha for name in tests):
             found.append(path)

@@ -46,6 +46,15 @@ def test_no_record_or_a_broken_one_means_redo(tmp_path: Path, output: Path) -> N
     assert reuse.reasons_to_redo() == ["no earlier output"]
 
 
+@pytest.mark.parametrize(
+    "record", ["[]", "3", '{"key": {}}', '{"key": {}, "outputs": [3]}', '{"key": {}, "outputs": 3}']
+)
+def test_a_record_of_another_shape_means_redo(tmp_path: Path, record: str) -> None:
+    reuse = Reuse(tmp_path / ".done.json", {})
+    reuse.marker.write_text(record)
+    assert "cannot be read" in reuse.reasons_to_redo()[0]
+
+
 def test_output_that_is_not_there_is_never_recorded(tmp_path: Path) -> None:
     reuse = Reuse(tmp_path / ".done.json", {})
     with pytest.raises(FileNotFoundError, match=r"absent\.json"):

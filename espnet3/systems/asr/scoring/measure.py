@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 from dataclasses import asdict
@@ -58,6 +59,7 @@ def run_measure(system: BaseSystem) -> dict[str, dict[str, float]]:
         "bootstrap_samples": config.bootstrap_samples,
         "confusions": config.confusions,
         "jiwer": version("jiwer"),
+        "code": {type(metric).__qualname__: _code_sha256(metric) for _, metric in entries},
         "texts": {
             str(path.relative_to(inference_dir)): sha256_of(path)
             for path in sorted(texts)
@@ -90,6 +92,12 @@ def run_measure(system: BaseSystem) -> dict[str, dict[str, float]]:
     reuse.mark_done([json_path, text_path])
     logger.info("Error rates, in detail in %s:\n%s", text_path, summary_table(scores))
     return _rates(content)
+
+
+def _code_sha256(metric: ErrorRate) -> str | None:
+    """Return the hash of the module that a metric, perhaps a recipe's own, is written in."""
+    source = Path(inspect.getfile(type(metric)))
+    return sha256_of(source) if source.is_file() else None
 
 
 def _metric(entry: MetricEntry) -> ErrorRate:
@@ -143,7 +151,8 @@ def _find_hypotheses(system: BaseSystem, config: MetricsConfig, inference_dir: P
         references = OmegaConf.select(system.inference_config, "dataset.test") or []
         names = names_of_test_sets(list(references), "inference_config")
     if not names:
-        names = sorted(path.parent.name for path in inference_dir.glob("*/hyp.txt"))
+        # A killed infer leaves half a test set under a name with a dot.
+        names = sorted(path.parent.name for path in inference_dir.glob("[!.]*/hyp.txt"))
     if system.inference_config is not None:
         # infer keeps what still holds: hypotheses of other settings must not be scored as these.
         system.infer()  # type: ignore[attr-defined]

@@ -59,7 +59,11 @@ def fit(
             run.checkpoints,
             Validator(_valid_loader(config, tokenizer, valid, *ranks), tokenizer),
             interruption,
-            recogniser={"config": asdict(config), "tokenizer": tokenizer_model},
+            recogniser={
+                "config": asdict(config),
+                "tokenizer": tokenizer_model,
+                "training_key": run.key_sha256,
+            },
         )
         trainer.callbacks.insert(0, keeper)  # type: ignore[attr-defined]
         module = CTCTraining(model, config)

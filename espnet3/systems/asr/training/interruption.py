@@ -13,8 +13,8 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 # SIGTERM: the scheduler's or a person's kill. SIGUSR2: Slurm's warning before the time limit, as
-# submitit sets it. SIGINT: Ctrl-C.
-_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT)
+# submitit sets it. SIGINT: Ctrl-C. SIGHUP: the terminal was closed.
+_SIGNALS = (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP)
 
 
 class Interruption:
@@ -24,10 +24,14 @@ class Interruption:
         self.signum: int | None = None
 
     def install(self) -> None:
-        """Take over the signals. Lightning sets its own when fitting begins: call it after."""
+        """Take over the signals, except those that are ignored: ``nohup`` stays in force.
+
+        Lightning sets its own when fitting begins: call it after.
+        """
         if threading.current_thread() is threading.main_thread():
             for signum in _SIGNALS:
-                signal.signal(signum, self._remember)
+                if signal.getsignal(signum) is not signal.SIG_IGN:
+                    signal.signal(signum, self._remember)
 
     @contextmanager
     def restored_afterwards(self) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import re
@@ -10,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from espnet3.systems.asr.checkpoints import CheckpointFolder
-from espnet3.utils.errors import storage_errors
+from espnet3.systems.asr.checkpoints import CheckpointFolder, training_key
+from espnet3.utils.errors import CheckpointError, storage_errors
 from espnet3.utils.files import write_atomically
 from espnet3.utils.reuse import Reuse
 
@@ -39,6 +40,8 @@ class RunFolder:
         self.checkpoints = checkpoints
         self._key = key
         self._begun = Reuse(checkpoints.path / _BEGUN, key)
+        canonical = json.dumps(self._begun.key, sort_keys=True)
+        self.key_sha256 = hashlib.sha256(canonical.encode()).hexdigest()
         self._finished = Reuse(checkpoints.path / ".train.done.json", key)
 
     def finished_results(self) -> dict[str, Any] | None:
@@ -68,9 +71,21 @@ class RunFolder:
                 self._finished.forget()
 
     def newest_checkpoint(self) -> Path | None:
-        """Return the checkpoint to go on from; ``None`` begins anew."""
+        """Return the checkpoint to go on from; ``None`` begins anew.
+
+        Raises:
+            CheckpointError: it is of another training.
+        """
         entry = self.checkpoints.newest_whole()
-        return None if entry is None else self.checkpoints.file(entry.step)
+        if entry is None:
+            return None
+        path = self.checkpoints.file(entry.step)
+        if training_key(path) not in (self.key_sha256, None):
+            raise CheckpointError(
+                f"{path} was written by a training with other settings or data than this folder's. "
+                "Move it away, or give this training another exp_tag or exp_dir."
+            )
+        return path
 
     def mark_finished(self, results: Mapping[str, Any]) -> None:
         """Record the run as finished, with its figures."""

@@ -77,6 +77,51 @@ def test_every_test_set_found_is_scored(small_system, small_configs):
     assert figures["other"]["WER"] == 33.333
 
 
+def test_what_a_killed_infer_left_is_not_scored(small_system, small_configs):
+    write_texts(small_configs, "u1 one two\nu2 three\n", test_name="clean")
+    write_texts(small_configs, "u1 one\n", test_name=".clean.1a2b3c4d.partial")
+    assert set(small_system("metrics").measure()) == {"clean"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("hyp.txt", b"u1 \xff\xfe\n", "hyp.txt is no UTF-8 text"),
+        ("hyp.jsonl", b'{"utt_id": "u1"}\n{"utt_\n', "hyp.jsonl, line 2 is not what infer writes"),
+        ("hyp.jsonl", b"[1]\n", "hyp.jsonl, line 1 is not what infer writes"),
+        ("hyp.jsonl", b"\xff\n", "hyp.jsonl is no UTF-8 text"),
+    ],
+)
+def test_damaged_files_are_named(small_system, small_configs, name, content, message):
+    folder = write_texts(small_configs, "u1 one two\nu2 three\n")
+    (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match=re.escape(message)):
+        small_system("metrics").measure()
+
+
+def test_a_text_may_hold_any_separator_but_a_newline(small_system, small_configs):
+    text = "u1 one\u2028two\nu2 three"
+    write_texts(small_configs, text, references=text)
+    assert small_system("metrics").measure()["test"]["WER"] == 0
+
+
+def test_a_changed_metric_scores_anew(small_system, small_configs, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO")
+    write_texts(small_configs, "u1 one\nu2 three\n")
+    module = tmp_path / "own_metrics.py"
+    code = "from espnet3.systems.asr.scoring import WER\n\n\nclass Own(WER):\n    pass\n"
+    module.write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    small_configs["metrics"]["metrics"] = [{"metric": {"_target_": "own_metrics.Own"}}]
+    small_system("metrics").measure()
+    small_system("metrics").measure()
+    assert "Kept:" in caplog.text
+    caplog.clear()
+    module.write_text(f"{code}    # changed\n")
+    small_system("metrics").measure()
+    assert "code.Own" in caplog.text
+
+
 def test_ids_that_do_not_match_are_listed(small_system, small_configs):
     write_texts(small_configs, "u1 one two\nu9 three\n")
     with pytest.raises(DataError, match=r"1 without a hypothesis: u2; 1 without a reference: u9"):

@@ -149,6 +149,22 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
     assert figures(system) == figures(undisturbed)
 
 
+def test_a_checkpoint_of_another_training_is_not_gone_on_from(
+    make_system: MakeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = make_system("mine"), make_system("other", seed=4)
+    for system in (mine, other):
+        with monkeypatch.context() as patch:
+            signal_after_step(patch, 6, signal.SIGTERM)
+            train_until_interrupted(system)
+    for name in ("step00000006.ckpt", "index.json"):
+        shutil.copy(
+            Path(other.exp_dir, "checkpoints", name), Path(mine.exp_dir, "checkpoints", name)
+        )
+    with pytest.raises(CheckpointError, match=r"step00000006\.ckpt was written by a training with"):
+        mine.train()
+
+
 def test_all_checkpoints_damaged_begins_anew(
     make_system: MakeSystem, caplog: pytest.LogCaptureFixture
 ) -> None:

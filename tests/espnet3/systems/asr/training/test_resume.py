@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from espnet3.systems.asr.checkpoints import CheckpointFolder
 from espnet3.systems.asr.training import run_keeper, validation
 from espnet3.utils.stages_utils import StageInterrupted
 
@@ -92,6 +93,22 @@ def test_interrupted_and_resumed_equals_undisturbed(
     assert results["steps"] == STEPS
     assert_same_training(checkpoint_content(system, STEPS), checkpoint_content(undisturbed, STEPS))
     assert figures(system) == figures(undisturbed)
+
+
+def test_a_closed_terminal_costs_nothing_and_nohup_is_respected(
+    make_system: MakeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = make_system()
+    with monkeypatch.context() as patch:
+        signal_after_step(patch, 5, signal.SIGHUP)
+        assert train_until_interrupted(system).code == 128 + signal.SIGHUP
+    assert CheckpointFolder(system.exp_dir).file(5).exists()
+    earlier = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        signal_after_step(monkeypatch, 7, signal.SIGHUP)
+        assert make_system().train()["steps"] == STEPS
+    finally:
+        signal.signal(signal.SIGHUP, earlier)
 
 
 def test_several_interruptions_with_accumulated_gradients_change_nothing(
