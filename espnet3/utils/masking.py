@@ -13,44 +13,65 @@ from typing import Any
 MASK = "***"
 
 _SECRET_ANYWHERE = {"secret", "password", "passwd", "passphrase", "credential", "credentials"}
-_SECRET_AT_END = {"token", "tokens", "jwt", "pat", "apikey", "auth", "cookie"}
-_KEY_QUALIFIERS = {"api", "access", "private", "auth", "account", "signing", "encryption", "ssh"}
-# A tokenizer's special symbols are called tokens too.
-_SPECIAL_SYMBOLS = {"bos", "eos", "sos", "pad", "unk", "blank", "mask", "sep", "cls", "max", "num"}
+_SECRET_AT_END = {"jwt", "pat", "auth", "authorization", "cookie"}
+_KEY_QUALIFIERS = {"api", "access", "private", "secret", "auth", "account", "signing"}
+_KEY_QUALIFIERS |= {"encryption", "ssh", "wandb", "hf", "aws", "azure", "github", "openai"}
+# A tokenizer's special symbols and its figures are called tokens too.
+_ORDINARY_TOKENS = {"bos", "eos", "sos", "pad", "unk", "blank", "mask", "sep", "cls", "special"}
+_ORDINARY_TOKENS |= {"max", "min", "num", "total", "batch", "vocab", "word", "sub"}
+# A search's or a filter's passes, words that end so, and the working directories of a shell.
+_ORDINARY_PASSES = {"first", "second", "one", "two", "single", "multi", "num", "forward"}
+_ORDINARY_PASSES |= {"backward", "low", "high", "band", "all", "by", "com", "sur", "old"}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_JOINED = re.compile(r"(?P<before>.*?)(?P<kind>secret|password|passwd|token|pass|pwd|key)(?P<s>s?)")
 _URL_PASSWORD = re.compile(r"(?P<before>\b[a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+(?=@)")
+_URL_PARAMETER = re.compile(r"(?<=[?&])(?P<name>[\w.-]+)=[^&#\s\"']+")
+_SECRET_PARAMETERS = {"key", "sig", "signature"}
 # Shorter values would be found inside ordinary words.
 _SHORTEST_VALUE = 6
 
 
 def looks_secret(name: str) -> bool:
     """Tell whether a key or environment variable of this name is likely to hold a secret."""
-    words = [word.lower() for word in _WORD.findall(name)]
+    words = _words(name)
+    return _surely_secret(words) or (len(words) > 1 and words[-1] == "key")
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in _WORD.findall(name)]
+
+
+def _surely_secret(words: list[str]) -> bool:
     if not words:
         return False
-    if any(word in _SECRET_ANYWHERE for word in words):
+    if any(word in _SECRET_ANYWHERE for word in words) or words[-1] in _SECRET_AT_END:
         return True
-    before = words[-2] if len(words) > 1 else ""
-    if words[-1] == "key":
+    if words[-1] in {"header", "headers"}:
+        return words[-2:-1] in (["auth"], ["authorization"])
+    # `hf_token` and `hftoken` alike: what is said of the token stands before it.
+    match = _JOINED.fullmatch(words[-1])
+    if match is None:
+        return False
+    before = match["before"] or "".join(words[-2:-1])
+    if match["kind"] == "key":
         return before in _KEY_QUALIFIERS
-    if words[-1] in {"token", "tokens"}:
-        return before not in _SPECIAL_SYMBOLS
-    if words[-1] == "pwd":  # DB_PWD, but not PWD, the working directory
-        return len(words) > 1
-    return words[-1] in _SECRET_AT_END
+    if match["kind"] == "token":
+        return before not in _ORDINARY_TOKENS and not (match["s"] and not before)
+    if match["kind"] in {"pass", "pwd"}:
+        return before not in _ORDINARY_PASSES and words != ["pwd"]
+    return True
 
 
-def mask_mapping(value: Any) -> Any:
-    """Return nested mappings and lists with the values of secret-looking keys replaced."""
+def mask_mapping(value: Any, secret: bool = False) -> Any:
+    """Return nested mappings and lists with all that stands below secret-looking keys replaced."""
     if isinstance(value, Mapping):
         return {
-            key: MASK
-            if isinstance(item, (str, int)) and item and looks_secret(str(key))
-            else mask_mapping(item)
-            for key, item in value.items()
+            key: mask_mapping(item, secret or looks_secret(str(key))) for key, item in value.items()
         }
     if isinstance(value, (list, tuple)):
-        return [mask_mapping(item) for item in value]
+        return [mask_mapping(item, secret) for item in value]
+    if secret and value and not isinstance(value, bool):
+        return MASK
     return mask_text(value) if isinstance(value, str) else value
 
 
@@ -77,13 +98,16 @@ class _KnownSecrets:
     def __init__(self) -> None:
         self._values: list[str] = []
 
-    def add_from(self, mapping: Mapping[str, Any]) -> None:
-        """Remember the values of secret-looking keys, nested ones included."""
-        for key, value in mapping.items():
-            if isinstance(value, Mapping):
-                self.add_from(value)
-            elif isinstance(value, str) and looks_secret(str(key)):
-                self._add(value)
+    def add_from(self, value: Any, secret: bool = False) -> None:
+        """Remember the texts below keys that surely hold secrets, at any depth."""
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                self.add_from(item, secret or _surely_secret(_words(str(key))))
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                self.add_from(item, secret)
+        elif secret and isinstance(value, str):
+            self._add(value)
 
     def _add(self, value: str) -> None:
         if len(value) >= _SHORTEST_VALUE and value not in self._values:
@@ -107,6 +131,15 @@ def remember_secrets(mapping: Mapping[str, Any] = os.environ) -> None:
 
 
 def mask_text(text: str) -> str:
-    """Return ``text`` without the remembered secrets and without passwords in URLs."""
+    """Return ``text`` without the remembered secrets and without those in URLs."""
     text = _known.mask(text)
-    return _URL_PASSWORD.sub(rf"\g<before>{MASK}", text) if "://" in text else text
+    if "://" not in text:
+        return text
+    return _URL_PARAMETER.sub(_masked_parameter, _URL_PASSWORD.sub(rf"\g<before>{MASK}", text))
+
+
+def _masked_parameter(match: re.Match[str]) -> str:
+    name = match["name"]
+    if looks_secret(name) or _words(name)[-1:] in ([each] for each in _SECRET_PARAMETERS):
+        return f"{name}={MASK}"
+    return match[0]

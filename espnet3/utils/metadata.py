@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from espnet3.utils.masking import mask_arguments, mask_mapping
+from espnet3.utils.masking import mask_arguments, mask_mapping, remember_secrets
 
 SCHEMA = 1
 
@@ -123,6 +123,7 @@ def collect_configs(system: Any, args: argparse.Namespace | None) -> dict[str, A
         for name, value in vars(system).items()
         if name.endswith("_config") and value is not None
     }
+    remember_secrets(contents)  # one may stand under another key as well
     return {
         role: {"path": paths.get(role), "resolved": mask_mapping(contents.get(role))}
         for role in sorted({*paths, *contents})
