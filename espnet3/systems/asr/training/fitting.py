@@ -48,7 +48,7 @@ def fit(
     start, start_step = START, 0
     if checkpoint is not None:
         start, start_step = resume_point(checkpoint)
-        logger.info("Going on from %s: step %d", checkpoint, start_step)
+        logger.info("Going on from step %d: %s", start_step, checkpoint)
     tokenizer = Tokenizer(tokenizer_model)
     interruption = Interruption()
     with interruption.restored_afterwards(), _quiet_lightning():
