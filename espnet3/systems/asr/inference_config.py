@@ -9,13 +9,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from espnet3.utils.config_bounds import check_bounds, check_choices
 from espnet3.utils.config_schema import check_config
-from espnet3.utils.errors import ConfigError, nearest
+from espnet3.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from espnet3.systems.base.system import BaseSystem
 
-METHODS = ("prefix_beam", "greedy")
+_CHOICES = {"inference": {"decoding.method": ("prefix_beam", "greedy")}}
+BOUNDS = {
+    "inference": {
+        "model.num_threads": "[0, inf)",
+        "decoding.beam_size": "[1, inf)",
+        "decoding.nbest": "[1, inf)",
+        "batch_size": "[1, inf)",
+        "max_batch_duration_s": "(0, inf)",
+    },
+    "metrics": {"bootstrap_samples": "[1, inf)", "confusions": "[0, inf)"},
+}
 
 
 @dataclass
@@ -138,20 +149,6 @@ def checked_inference_config(system: BaseSystem) -> InferenceConfig:
     """
     config = _checked(system.inference_config, InferenceConfig, "inference")
     decoding = config.decoding
-    if decoding.method not in METHODS:
-        raise ConfigError(
-            f"inference_config: 'decoding.method' is '{decoding.method}'; it may be one of: "
-            f"{', '.join(METHODS)}.{nearest(decoding.method, list(METHODS))}"
-        )
-    _check_at_least("inference_config", "model.num_threads", config.model.num_threads, 0)
-    _check_at_least("inference_config", "batch_size", config.batch_size, 1)
-    _check_at_least("inference_config", "decoding.beam_size", decoding.beam_size, 1)
-    _check_at_least("inference_config", "decoding.nbest", decoding.nbest, 1)
-    if config.max_batch_duration_s <= 0:
-        raise ConfigError(
-            f"inference_config: 'max_batch_duration_s' is {config.max_batch_duration_s}; it must "
-            "be above 0."
-        )
     most = decoding.beam_size if decoding.method == "prefix_beam" else 1
     if decoding.nbest > most:
         raise ConfigError(
@@ -169,8 +166,6 @@ def checked_metrics_config(system: BaseSystem) -> MetricsConfig:
         ConfigError: naming the key that is unknown, of the wrong type, or out of range.
     """
     config = _checked(system.metrics_config, MetricsConfig, "metrics")
-    _check_at_least("metrics_config", "bootstrap_samples", config.bootstrap_samples, 1)
-    _check_at_least("metrics_config", "confusions", config.confusions, 0)
     names_of_test_sets(config.dataset.test, "metrics_config")
     return config
 
@@ -208,11 +203,9 @@ def _checked(config: Any, schema: type[_Schema], role: str) -> _Schema:
         raise ConfigError(f"This stage needs --{role}_config PATH.")
     from omegaconf import OmegaConf
 
-    typed = OmegaConf.to_object(check_config(config, schema, name=f"{role}_config"))
+    checked = check_config(config, schema, name=f"{role}_config")
+    check_choices(checked, _CHOICES.get(role, {}), name=f"{role}_config")
+    check_bounds(checked, BOUNDS.get(role, {}), name=f"{role}_config")
+    typed = OmegaConf.to_object(checked)
     assert isinstance(typed, schema)
     return typed
-
-
-def _check_at_least(config_name: str, key: str, value: int, least: int) -> None:
-    if value < least:
-        raise ConfigError(f"{config_name}: '{key}' is {value}; it must be at least {least}.")

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from espnet3.systems.asr.training_checks import check_values
 from espnet3.utils.config_schema import check_config
-from espnet3.utils.errors import ConfigError, nearest
+from espnet3.utils.errors import ConfigError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -202,28 +203,6 @@ class TrainingConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
-_CHOICES = {
-    "tokenizer.model_type": ("bpe", "unigram", "char", "word"),
-    "model.encoder": ("conformer", "transformer"),
-    "model.position": ("rotary", "sinusoidal"),
-    "model.subsampling.factor": (4, 6),
-    "scheduler.name": ("linear", "cosine", "noam"),
-    "trainer.checkpoint.monitor": ("valid_WER", "valid_loss"),
-    "stage_log_mode": ("rank0", "per_rank"),
-}
-_AT_LEAST_ONE = (
-    "trainer.max_steps",
-    "trainer.val_check_interval",
-    "trainer.accumulate_grad_batches",
-    "trainer.checkpoint.keep_best",
-    "averaging.every_n_steps",
-    "model.num_layers",
-    "features.num_mel_bins",
-    "dataloader.train.num_buckets",
-    "dataloader.valid.num_buckets",
-)
-
-
 def checked_training_config(system: Any) -> TrainingConfig:
     """Return the system's training config as dataclasses, its defaults filled in.
 
@@ -251,63 +230,5 @@ def check_training_config(config: DictConfig) -> DictConfig:
         ConfigError: naming the key that is unknown, of the wrong type, or out of range.
     """
     checked = check_config(config, TrainingConfig, name="training_config")
-    _check_values(checked)
+    check_values(checked)
     return checked
-
-
-def _check_values(config: DictConfig) -> None:
-    from omegaconf import OmegaConf
-
-    for key, allowed in _CHOICES.items():
-        value = OmegaConf.select(config, key)
-        if value not in allowed:
-            choices = ", ".join(str(choice) for choice in allowed)
-            raise ConfigError(
-                f"training_config: '{key}' is {value!r}; it may be one of: {choices}."
-                + nearest(str(value), [str(choice) for choice in allowed])
-            )
-    for key in _AT_LEAST_ONE:
-        value = OmegaConf.select(config, key)
-        if value < 1:
-            raise ConfigError(f"training_config: '{key}' is {value}; it must be at least 1.")
-    _check_tokenizer(config.tokenizer)
-    model = config.model
-    if model.dim % (2 * model.num_heads):
-        raise ConfigError(
-            f"training_config: 'model.dim' is {model.dim}; it must be a multiple of"
-            f" 2 × num_heads = {2 * model.num_heads}."
-        )
-    if model.conv_kernel % 2 == 0:
-        raise ConfigError(
-            f"training_config: 'model.conv_kernel' is {model.conv_kernel}; it must be odd."
-        )
-    for key in ("averaging.decay", "model.dropout"):
-        value = OmegaConf.select(config, key)
-        if not 0.0 <= value < 1.0:
-            raise ConfigError(
-                f"training_config: '{key}' is {value}; it must lie in [0, 1), 0 to switch it off."
-            )
-    if any(factor <= 0.5 or factor >= 2.0 for factor in config.augmentation.speed_factors):
-        raise ConfigError(
-            "training_config: 'augmentation.speed_factors' is"
-            f" {list(config.augmentation.speed_factors)}; each must lie between 0.5 and 2."
-        )
-
-
-def _check_tokenizer(tokenizer: DictConfig) -> None:
-    whole = ("char", "word")
-    if tokenizer.vocab_size < 0:
-        raise ConfigError(
-            f"training_config: 'tokenizer.vocab_size' is {tokenizer.vocab_size}; it must be a "
-            "number of tokens, or 0 for all there are (char and word)."
-        )
-    if tokenizer.vocab_size == 0 and tokenizer.model_type not in whole:
-        raise ConfigError(
-            f"training_config: 'tokenizer.vocab_size' is 0, and '{tokenizer.model_type}' needs a "
-            "number. Set it, or take model_type: char or word, which can use all they find."
-        )
-    if not 0.0 < tokenizer.character_coverage <= 1.0:
-        raise ConfigError(
-            f"training_config: 'tokenizer.character_coverage' is {tokenizer.character_coverage}; "
-            "it must be above 0, and at most 1."
-        )

@@ -8,9 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
+from espnet3.systems.asr.model.subsampling import ConvSubsampling
 from espnet3.systems.asr.system import ASRSystem
+from espnet3.systems.asr.training_checks import BOUNDS, CHOICES
 from espnet3.systems.asr.training_config import TrainingConfig, checked_training_config
 from espnet3.utils.config_utils import load_and_merge_config
 from espnet3.utils.errors import ConfigError
@@ -68,7 +71,29 @@ def test_the_template_spells_out_every_default() -> None:
         ({"trainer": {"max_steps": 0}}, "'trainer.max_steps' is 0; it must be at least 1"),
         ({"averaging": {"decay": 1.0}}, "'averaging.decay' is 1.0"),
         ({"model": {"dropout": 1.0}}, "'model.dropout' is 1.0"),
-        ({"augmentation": {"speed_factors": [9.0]}}, "each must lie between 0.5 and 2"),
+        ({"augmentation": {"speed_factors": [9.0]}}, "each of them must be above 0.5 and below 2"),
+        ({"seed": 10**20}, "'seed' is 100000000000000000000; it must be at least 0 and at most"),
+        ({"optimizer": {"lr": -1}}, "'optimizer.lr' is -1.0; it must be at least 0"),
+        ({"optimizer": {"lr": float("nan")}}, "'optimizer.lr' is nan; it must be at least 0"),
+        ({"optimizer": {"lr": float("inf")}}, "'optimizer.lr' is inf"),
+        ({"optimizer": {"betas": [0.9]}}, "'optimizer.betas' is [0.9]; there must be two"),
+        ({"optimizer": {"betas": [0.9, 1.0]}}, "each of them must be at least 0 and below 1"),
+        ({"model": {"dim": 0}}, "'model.dim' is 0; it must be at least 1"),
+        ({"model": {"num_heads": 0}}, "'model.num_heads' is 0; it must be at least 1"),
+        ({"features": {"low_freq_hz": 9000}}, "it must be below the highest frequency, 8000 Hz"),
+        ({"features": {"high_freq_hz": 8001}}, "the Nyquist frequency is 8000 Hz"),
+        ({"features": {"high_freq_hz": -8000}}, "the Nyquist frequency is 8000 Hz"),
+        ({"features": {"frame_length_ms": -5}}, "'features.frame_length_ms' is -5.0"),
+        ({"features": {"frame_shift_ms": 0}}, "'features.frame_shift_ms' is 0.0; it must be above"),
+        ({"features": {"frame_shift_ms": 0.01}}, "it must be at least 1 sample at 16000 Hz"),
+        ({"features": {"num_mel_bins": 6}}, "model.subsampling.factor 4 needs at least 7"),
+        ({"trainer": {"precision": "foo"}}, "'trainer.precision' is 'foo'; it may be one of"),
+        ({"trainer": {"strategy": "dpp"}}, "Did you mean 'ddp'?"),
+        ({"trainer": {"accelerator": "foo"}}, "'trainer.accelerator' is 'foo'"),
+        *(
+            ({"trainer": {"devices": value}}, "'trainer.devices' is")
+            for value in ("foo", 0, "0", -2, 1.5, True, None, [], [0, -1], ["a"], {"a": 1})
+        ),
         ({"trainer": {"checkpoint": {"monitor": "WER"}}}, "may be one of: valid_WER, valid_loss"),
     ],
 )
@@ -98,6 +123,45 @@ def test_checking_a_shipped_recipe_imports_nothing_heavy() -> None:
     recipes = [str(path.parents[1]) for path in REPOSITORY.glob("egs3/*/asr/dataset/__init__.py")]
     assert len(recipes) >= 2
     subprocess.run([sys.executable, "-c", program, *recipes], check=True, cwd=REPOSITORY)
+
+
+def test_every_number_has_bounds() -> None:
+    defaults = OmegaConf.to_container(OmegaConf.structured(TrainingConfig))
+    assert numbers(defaults) - set(CHOICES) == set(BOUNDS)
+
+
+def numbers(value: object, prefix: str = "") -> set[str]:
+    """Return the dotted keys below which a number, or numbers in a list, stand."""
+    if isinstance(value, dict):
+        return set().union(*(numbers(each, f"{prefix}.{key}") for key, each in value.items()))
+    if prefix == ".augmentation.speed_factors":  # empty unless it is set
+        return {prefix[1:]}
+    several = value if isinstance(value, list) else [value]
+    return {prefix[1:]} if any(type(each) in (int, float) for each in several) else set()
+
+
+@pytest.mark.parametrize("value", ["auto", 1, 8, -1, "2", "0,1", [0], [0, 3]])
+def test_devices_as_lightning_takes_them(value: object) -> None:
+    ASRSystem(training_config=OmegaConf.create({"trainer": {"devices": value}}))
+
+
+@pytest.mark.parametrize("factor", [4, 6])
+def test_the_fewest_bins_that_are_accepted_can_be_subsampled(factor: int) -> None:
+    least = next(
+        bins for bins in range(1, 99) if accepted({"num_mel_bins": bins}, {"factor": factor})
+    )
+    ConvSubsampling(least, 8, factor=factor, channels=2)(
+        torch.zeros(1, 50, least), torch.tensor([50])
+    )
+
+
+def accepted(features: dict, subsampling: dict) -> bool:
+    config = {"features": features, "model": {"subsampling": subsampling}}
+    try:
+        ASRSystem(training_config=OmegaConf.create(config))
+    except ConfigError:
+        return False
+    return True
 
 
 def test_a_recipes_own_sections_are_kept() -> None:
