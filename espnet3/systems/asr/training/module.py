@@ -60,8 +60,8 @@ class CTCTraining(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Return AdamW and its schedule by step."""
         trainer = self.config.trainer
-        # Lightning cannot clip what a fused optimizer unscales by itself, under float16.
-        fused = trainer.precision != "16-mixed"
+        # Lightning cannot clip what a fused optimizer may unscale by itself, under autocast.
+        fused = not trainer.precision.endswith("-mixed")
         optimizer = build_optimizer(self.model, self.config.optimizer, fused=fused)
         scheduler = build_scheduler(optimizer, self.config.scheduler, trainer.max_steps)
         return {

@@ -9,9 +9,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from espnet3.systems.asr.checkpoints import CheckpointFolder, best_checkpoint, load_recogniser
 from espnet3.systems.asr.features import LogMel
+from espnet3.systems.asr.model import CTCModel
 from espnet3.utils.errors import CheckpointError, StorageError
 
 from .conftest import MakeSystem, checkpoint_content, figures, train_until_interrupted
@@ -254,3 +256,23 @@ def test_early_stopping_ends_the_run_and_counts_as_finished(
     assert "Stopping early" in caplog.text
     assert make_system(**settings).train() == results
     assert "Kept: the finished training" in caplog.text
+
+
+def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(
+    make_system: MakeSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[torch.dtype] = set()
+    encode = CTCModel.encode
+
+    def encode_and_note(self: CTCModel, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        encoded, lengths = encode(self, *inputs)
+        seen.add(self.output(encoded).dtype)
+        return encoded, lengths
+
+    monkeypatch.setattr(CTCModel, "encode", encode_and_note)
+    system = make_system(trainer__precision="bf16-mixed")
+    results = system.train()
+    assert torch.bfloat16 in seen
+    assert 0 < results["valid_loss"] < float("inf")
+    weights = checkpoint_content(system, STEPS)["state_dict"].values()
+    assert {weight.dtype for weight in weights if weight.is_floating_point()} == {torch.float32}
