@@ -112,6 +112,7 @@ def _run(command_line: list[str]) -> int:
 
     from launcher import registry
     from launcher.config import load_config
+    from launcher.interrupts import INTERRUPTED, counted_interrupts
     from launcher.launch import build_launch, submit
     from launcher.plan import probe_plan
     from launcher.recipe import find_recipe, recipe_arguments
@@ -131,18 +132,23 @@ def _run(command_line: list[str]) -> int:
 
         print(describe(launch))
         return 0
-    records = submit(
-        launch, cluster, command_line=[sys.executable, "-m", "launcher", *command_line]
-    )
-    from launcher.render import short_path
+    with counted_interrupts() as interrupts:
+        command = [sys.executable, "-m", "launcher", *command_line]
+        records = submit(launch, cluster, command_line=command)
+        from launcher.render import short_path
 
-    print(f"launch {short_path(records.directory)}")
-    if not options.follow:
+        print(f"launch {short_path(records.directory)}")
+        if options.follow:
+            from launcher.follow import follow
+
+            return follow(records, cluster, interrupts)
         _say_what_next(records)
+    if interrupts.count == 0:
         return 0
-    from launcher.follow import follow
+    from launcher.revisit import cancel_launch
 
-    return follow(records, cluster)
+    cancel_launch(records, force=False)
+    return INTERRUPTED
 
 
 def _revisit(command_line: list[str]) -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from launcher import render, summary
 from launcher import status as states
+from launcher.interrupts import INTERRUPTED, Interrupts
 from launcher.launch import cancel
 from launcher.output import last_line
 from launcher.render import Row
@@ -25,11 +22,21 @@ if TYPE_CHECKING:
 POLL_S = 0.2
 # Without a terminal: seconds of silence after which a running stage gives a sign of life.
 PROGRESS_EVERY_S = 30.0
-INTERRUPTED = 130
 
 
-def follow(records: LaunchRecords, cluster: Cluster, console: Console | None = None) -> int:
+def follow(
+    records: LaunchRecords,
+    cluster: Cluster,
+    interrupts: Interrupts,
+    console: Console | None = None,
+) -> int:
     """Show progress until every job has ended; Ctrl-C cancels the launch, a second one kills it.
+
+    Args:
+        records: of the launch.
+        cluster: that its jobs were submitted to.
+        interrupts: Ctrl-C as it is pressed; one from before counts as well.
+        console: to print to; standard output when not given.
 
     Returns:
         Exit status: 0 when every stage is done, 130 after Ctrl-C, else 1.
@@ -37,12 +44,11 @@ def follow(records: LaunchRecords, cluster: Cluster, console: Console | None = N
     from rich.console import Console
 
     console = console or Console(highlight=False)
-    watch = _Watch(records, cluster, console)
-    with _counting_interrupts(watch):
-        rows = _live(watch, console) if console.is_terminal else _lines(watch, console)
+    watch = _Watch(records, cluster, interrupts, console)
+    rows = _live(watch, console) if console.is_terminal else _lines(watch, console)
     console.print()
     summary.show(rows, console)
-    if watch.interrupts:
+    if watch.interrupts_acted_on:
         return INTERRUPTED
     return 0 if all(row.status.state == states.DONE for row in rows) else 1
 
@@ -50,17 +56,20 @@ def follow(records: LaunchRecords, cluster: Cluster, console: Console | None = N
 class _Watch:
     """The rows of a launch as they are now; cancels it when Ctrl-C was pressed."""
 
-    def __init__(self, records: LaunchRecords, cluster: Cluster, console: Console) -> None:
+    def __init__(
+        self, records: LaunchRecords, cluster: Cluster, interrupts: Interrupts, console: Console
+    ) -> None:
         self.records, self.cluster, self.console = records, cluster, console
         self.jobs = records.read_launch()["jobs"]
-        self.interrupts = 0
-        self._acted_on = 0
+        self.interrupts_acted_on = 0
+        self._interrupts = interrupts
         self._ended: dict[str, Row] = {}
 
     def rows(self) -> list[Row]:
-        if self.interrupts > self._acted_on:
-            self._cancel(force=self._acted_on > 0)
-            self._acted_on = self.interrupts
+        pressed = self._interrupts.count
+        if pressed > self.interrupts_acted_on:
+            self._cancel(force=self.interrupts_acted_on > 0)
+            self.interrupts_acted_on = pressed
         return [self._row(job) for job in self.jobs]
 
     def _row(self, job: dict[str, Any]) -> Row:
@@ -77,22 +86,6 @@ class _Watch:
             "killing the launch" if force else "cancelling the launch; Ctrl-C once more kills it"
         )
         cancel(self.records, [job["stage"] for job in self.jobs], self.cluster, force=force)
-
-
-@contextmanager
-def _counting_interrupts(watch: _Watch) -> Iterator[None]:
-    """While it is entered, Ctrl-C is counted instead of raising KeyboardInterrupt."""
-
-    def count(_signum: int, _frame: FrameType | None) -> None:
-        watch.interrupts += 1
-
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.SIG_IGN:  # as a shell sets it for a command in the background
-        signal.signal(signal.SIGINT, count)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _live(watch: _Watch, console: Console) -> list[Row]:

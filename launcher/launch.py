@@ -140,6 +140,7 @@ def submit(launch: Launch, cluster: Cluster, *, command_line: Sequence[str]) -> 
         }
     )
     submitted: list[str] = []
+    all_stages = [job.stage for job in launch.jobs]  # the rest must not stay pending for ever
     try:
         for job in launch.jobs:
             handle = cluster.submit(job, launch, records)
@@ -152,10 +153,10 @@ def submit(launch: Launch, cluster: Cluster, *, command_line: Sequence[str]) -> 
             )
             submitted.append(job.stage)
     except KeyboardInterrupt:
-        cancel(records, submitted, cluster)
+        cancel(records, all_stages, cluster)
         raise
     except (OSError, RuntimeError, LauncherError) as error:
-        cancel(records, submitted, cluster)
+        cancel(records, all_stages, cluster)
         undone = f" What had been submitted is cancelled: {', '.join(submitted)}."
         raise SubmissionError(
             f"could not submit {job.stage}: {error}.{undone if submitted else ''}"
@@ -175,7 +176,9 @@ def cancel(
     if open_stages:
         records.append(LAUNCH, "cancel_requested", stages=open_stages)
     for stage in reversed(open_stages):
-        cluster.cancel(job_status(records, stage), force=force)
+        status = job_status(records, stage)
+        if status.job_id is not None:
+            cluster.cancel(status, force=force)
     return open_stages
 
 

@@ -48,7 +48,12 @@ def job_status(records: LaunchRecords, stage: str) -> JobStatus:
     (SIGKILL, power): it counts as cancelled where that was asked for, else as failed.
     """
     status = _told(records, stage)
-    if status.has_ended or status.process is None or status.process.is_alive():
+    if status.has_ended:
+        return status
+    if status.job_id is None and cancel_requested(records, stage):
+        # One that is submitted all the same sees the request when it begins.
+        return replace(status, state=CANCELLED, reason="cancelled before it was submitted")
+    if status.process is None or status.process.is_alive():
         return status
     # It may have recorded its end between our reading and our looking at the process.
     status = _told(records, stage)

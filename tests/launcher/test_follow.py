@@ -15,6 +15,7 @@ from rich.console import Console
 
 from launcher import follow as follow_module
 from launcher.follow import follow
+from launcher.interrupts import Interrupts, counted_interrupts
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.render import Row, duration, live_table, short_path
 from launcher.status import job_status
@@ -53,6 +54,8 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LaunchRecords:
         files = {name: str(base) + suffix for name, suffix in suffixes.items()}
         jobs.append({"stage": stage, **files})
     records.write_launch({"jobs": jobs})
+    for stage in STAGES:
+        records.append(LAUNCH, "submitted", stage=stage, job_id="7")
     return records
 
 
@@ -62,7 +65,8 @@ def end(records: LaunchRecords, stage: str, state: str, reason: str = "") -> Non
 
 def shown(records: LaunchRecords, **options: object) -> tuple[int, str]:
     file = io.StringIO()
-    status = follow(records, NoCluster(records), Console(file=file, highlight=False, **options))
+    console = Console(file=file, highlight=False, **options)
+    status = follow(records, NoCluster(records), Interrupts(), console)
     return status, file.getvalue()
 
 
@@ -141,11 +145,12 @@ def test_control_c_cancels_and_a_second_one_kills(records: LaunchRecords) -> Non
     presser = threading.Thread(target=press_twice)
     presser.start()
     file = io.StringIO()
-    status = follow(records, cluster, Console(file=file))
+    with counted_interrupts() as interrupts:
+        status = follow(records, cluster, interrupts, Console(file=file))
     presser.join()
     assert status == 130
     assert cluster.asked == [("score", False), ("fit", False), ("prepare", False), ("fit", True)]
-    assert records.events(LAUNCH)[0]["stages"] == list(STAGES)
+    assert records.events(LAUNCH)[len(STAGES)]["stages"] == list(STAGES)
     assert "cancelling the launch; Ctrl-C once more kills it" in file.getvalue()
     assert signal.getsignal(signal.SIGINT) is before
 

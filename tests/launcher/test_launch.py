@@ -22,7 +22,7 @@ from launcher.plan import PlannedStage, StagePlan
 from launcher.process import ProcessId
 from launcher.recipe import Recipe
 from launcher.records import LAUNCH, LaunchRecords
-from launcher.status import JobStatus
+from launcher.status import JobStatus, chain_status
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -122,6 +122,9 @@ def test_a_half_made_submission_is_undone_and_told(recipe_dir: Path) -> None:
     with pytest.raises(SubmissionError, match=r"could not submit score: no more processes.*"):
         submit(make_launch(recipe_dir), cluster, command_line=[])
     assert cluster.cancelled == [("fit", False), ("prepare", False)]
+    (directory,) = (recipe_dir / "launches").iterdir()
+    score = chain_status(LaunchRecords(directory))[2]  # and does not stay pending for ever
+    assert (score.state, score.reason) == ("cancelled", "cancelled before it was submitted")
 
 
 def test_control_c_during_submission_leaves_no_half_chain(recipe_dir: Path) -> None:
@@ -133,11 +136,13 @@ def test_control_c_during_submission_leaves_no_half_chain(recipe_dir: Path) -> N
 
 def test_cancel_leaves_ended_jobs_alone(tmp_path: Path) -> None:
     records = LaunchRecords.create(tmp_path, "launch")
+    for stage in ("fit", "score"):
+        records.append(LAUNCH, "submitted", stage=stage, job_id="7")
     records.append("fit", "ended", state="done", reason="", exit_code=0)
     cluster = FakeCluster(room=0)
     assert cancel(records, ["fit", "score"], cluster, force=True) == ["score"]
     assert cluster.cancelled == [("score", True)]
-    assert records.events(LAUNCH)[0]["stages"] == ["score"]
+    assert records.events(LAUNCH)[2]["stages"] == ["score"]
 
 
 def test_git_state(hostile_path: Path) -> None:

@@ -162,6 +162,61 @@ def test_status_and_cancel_as_they_are_printed_at_submission(recipe_dir: Path, l
     assert f"Did you mean '{name}'?" in slip.stderr
 
 
+def test_control_c_right_after_the_first_line_cancels_the_launch(recipe_dir: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "launcher", "--follow"],
+        cwd=recipe_dir,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TINY_SLEEP_S": "60"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("launch ")
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()
+    assert process.returncode == 130
+    assert said.startswith("cancelling the launch; Ctrl-C once more kills it")
+    states = [status.state for status in chain_status(the_launch(recipe_dir))]
+    assert states == ["cancelled"] * 3
+    assert processes_of(recipe_dir) == []
+
+
+PRESSED_WHILE_SUBMITTING = """\
+import os, signal, sys
+from launcher.cli import main
+from launcher.clusters import local
+
+class Pressed(local.LocalCluster):
+    def submit(self, job, launch, records):
+        handle = super().submit(job, launch, records)
+        if job.after is None:
+            os.kill(os.getpid(), signal.SIGINT)
+        return handle
+
+local.Implementation = Pressed
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["--follow"]])
+def test_control_c_between_a_submission_and_its_record_cancels_the_launch(
+    recipe_dir: Path, options: list[str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PRESSED_WHILE_SUBMITTING, *options],
+        cwd=recipe_dir,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TINY_SLEEP_S": "60"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+    assert "cancelling" in done.stdout
+    states = [status.state for status in chain_status(the_launch(recipe_dir))]
+    assert states == ["cancelled"] * 3
+    assert processes_of(recipe_dir) == []
+
+
 @pytest.mark.parametrize("victim", ["controller", "job", "guard", "stage"])
 def test_sigkill_leaves_nothing_behind(
     recipe_dir: Path, sleeping: LaunchRecords, victim: str
