@@ -19,10 +19,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet3.utils.errors import ConfigError, nearest
+from espnet3.utils.masking import remember_secrets
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig, ListConfig
@@ -68,10 +70,15 @@ def load_and_merge_config(
     from omegaconf import OmegaConf
 
     own = load_config_with_defaults(path, resolve=False)
+    if config_name == "training.yaml" and not own:
+        raise ConfigError(
+            f"{path} is empty, so that the template's large model would be trained. Write what is "
+            "to be trained, or give a recipe's own config."
+        )
     default = Path(str(files(default_package))) / "conf" / config_name if default_package else None
     if default is not None and default.is_file():
         # `${self_name:}` in a default means the user's file, which names the experiment.
-        own = _merge([_load(default, self_name=Path(path).stem), own])
+        own = _merge([_load(default, self_name=Path(path).stem), own], Path(path))
     OmegaConf.set_struct(own, False)
     if resolve:
         resolve_config(own, Path(path))
@@ -93,14 +100,19 @@ def resolve_config(config: DictConfig, path: Path) -> None:
 
     try:
         OmegaConf.resolve(config)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, RecursionError) as error:
         key, reason = _first_unresolvable(config) or ("", error)
+        if "RecursionError" in str(reason) or isinstance(reason, RecursionError):
+            raise ConfigError(
+                f"{path}: '{key}' leads back to its beginning: a file that it loads loads it again."
+            ) from None
         if isinstance(reason.__cause__, ConfigError):
             raise ConfigError(f"{path}: '{key}': {reason.__cause__}") from error
         wanted = re.search(r"Interpolation key '([^']+)' not found", str(reason))
         hint = nearest(wanted.group(1), list(_all_keys(config))) if wanted else ""
         first_line = str(reason).splitlines()[0].rstrip(".")
         raise ConfigError(f"{path}: '{key}': {first_line}.{hint}") from error
+    remember_secrets({"config": OmegaConf.to_container(config, throw_on_missing=False)})
 
 
 def _load(path: Path, self_name: str, asked_by: tuple[Path, ...] = ()) -> DictConfig:
@@ -127,7 +139,7 @@ def _load(path: Path, self_name: str, asked_by: tuple[Path, ...] = ()) -> DictCo
             parts.append(own)
         else:
             parts += _load_entry(entry, path, (*asked_by, path))
-    return _merge(parts)
+    return _merge(parts, path)
 
 
 def _load_entry(entry: Any, holder: Path, asked_by: tuple[Path, ...]) -> list[DictConfig]:
@@ -153,12 +165,17 @@ def _load_entry(entry: Any, holder: Path, asked_by: tuple[Path, ...]) -> list[Di
 
 
 def _read_yaml(path: Path, asked_by: tuple[Path, ...]) -> DictConfig:
+    import yaml
     from omegaconf import DictConfig, OmegaConf
-    from yaml import YAMLError
+    from omegaconf.errors import GrammarParseError, KeyValidationError
 
     source = f" (named in the defaults of {asked_by[-1]})" if asked_by else ""
     try:
-        config = OmegaConf.load(path)
+        text = path.read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        # OmegaConf takes plain text for a key without a value.
+        is_mapping = root is None or isinstance(root, yaml.MappingNode)
+        config = OmegaConf.create(text) if is_mapping else None
     except FileNotFoundError:
         beside = sorted(file.stem for file in path.parent.glob("*.yaml"))
         there = f" Configs there: {', '.join(beside)}." if beside else ""
@@ -169,19 +186,58 @@ def _read_yaml(path: Path, asked_by: tuple[Path, ...]) -> DictConfig:
         raise ConfigError(f"Config is a folder, not a YAML file: {path}{source}.") from None
     except PermissionError:
         raise ConfigError(f"Config file may not be read: {path}{source}.") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except GrammarParseError as error:
+        raise ConfigError(
+            f"{path}{source}: '{error.full_key}': the interpolation ${{…}} cannot be read: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
+    except KeyValidationError as error:
+        place = f"below '{error.full_key}'" if error.full_key else "at the top"
+        raise ConfigError(
+            f"{path}{source}: a key {place} cannot be one ({str(error).splitlines()[0]}). Write it "
+            "as text, in quotes if it is null, a date or a list."
+        ) from error
+    except RecursionError:
+        raise ConfigError(
+            f"{path}{source}: an alias (*name) stands inside of what it names."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}{source} is not valid YAML: {error}") from error
     if not isinstance(config, DictConfig):
         raise ConfigError(f"{path}{source} must be a mapping of keys to values.")
     return config
 
 
-def _merge(parts: list[DictConfig]) -> DictConfig:
+def _merge(parts: list[DictConfig], path: Path) -> DictConfig:
+    """Return ``parts`` laid over each other for the config in ``path``."""
     from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import ConfigTypeError
 
-    merged = OmegaConf.merge(*parts)
+    try:
+        merged = OmegaConf.merge(*parts)
+    except ConfigTypeError as error:
+        for lower, upper in pairwise(parts):
+            _check_shapes(lower, upper, path)
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}.") from error
     assert isinstance(merged, DictConfig)
     return merged
+
+
+def _check_shapes(lower: Any, upper: Any, path: Path) -> None:
+    """Raise where ``upper`` holds a list and ``lower`` a mapping, or the reverse."""
+    from omegaconf import OmegaConf
+
+    for key in upper:
+        below, above = lower._get_node(key), upper._get_node(key)
+        if OmegaConf.is_dict(below) and OmegaConf.is_dict(above):
+            _check_shapes(below, above, path)
+        elif OmegaConf.is_config(below) and OmegaConf.is_config(above):
+            kinds = ["a list", "a mapping"]
+            found, wanted = kinds if OmegaConf.is_list(above) else reversed(kinds)
+            if type(below) is not type(above):
+                raise ConfigError(
+                    f"{path}: '{above._get_full_key(None)}' is {found}; {wanted} is needed."
+                )
 
 
 def _yaml_name(name: str) -> str:

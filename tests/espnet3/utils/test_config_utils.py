@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from espnet3.utils.config_utils import load_config_with_defaults
+from espnet3.utils.config_utils import load_and_merge_config, load_config_with_defaults
 from espnet3.utils.errors import ConfigError
 
 
@@ -82,15 +82,40 @@ def test_resolvers_count_from_the_file_that_holds_them(conf: Path) -> None:
         ("defaults: base", r"'defaults' must be a list"),
         ("defaults: [{model: 3}]", r"'model' is 3"),
         ("- a\n- b", r"must be a mapping"),
+        ("plain text", r"must be a mapping"),
         ("a: [1", r"not valid YAML"),
+        ("x: ${oops", r"training\.yaml: 'x': the interpolation .* cannot be read"),
+        ("null: 1", r"training\.yaml: a key at the top cannot be one"),
+        ("model: {null: 1}", r"training\.yaml: a key below 'model' cannot be one"),
+        ("a: &x [*x]", r"training\.yaml: an alias"),
+        ("a: &x {b: *x}", r"training\.yaml: an alias"),
+        ("a: ${load_yaml:training.yaml}", r"training\.yaml: 'a' leads back to its beginning"),
+        ("defaults: [base]\nbase: [1]", r"training\.yaml: 'base' is a list; a mapping is needed"),
+        (
+            "defaults: [{under: base}]\nunder: {list: {a: 1}}",
+            r"training\.yaml: 'under\.list' is a mapping; a list is needed",
+        ),
         ("lr: 1\nb: ${optimizer.lrr}\noptimizer: {lr: 1}", r"'b'.*optimizer\.lrr.*'optimizer\.lr'"),
         ("words: ${load_line:absent.txt}", r"training\.yaml: 'words'.*absent\.txt"),
     ],
 )
 def test_mistakes_name_the_file_that_asked(conf: Path, content: str, message: str) -> None:
-    write(conf, training=content, base="{}")
+    write(conf, training=content, base="base: {a: 1}", under__base="list: [1]")
     with pytest.raises(ConfigError, match=f"(?s){message}"):
         load(conf)
+
+
+def test_a_list_where_the_template_has_a_mapping_is_named(conf: Path) -> None:
+    write(conf, training="trainer: [1]")
+    with pytest.raises(ConfigError, match=r"'trainer' is a list; a mapping is needed"):
+        load_and_merge_config(conf / "training.yaml", "training.yaml", "egs3.TEMPLATE.asr")
+
+
+@pytest.mark.parametrize("content", ["", "# to be written\n", "{}", "defaults: [base]"])
+def test_a_training_config_that_says_nothing_is_refused(conf: Path, content: str) -> None:
+    write(conf, training=content, base="")
+    with pytest.raises(ConfigError, match=r"training\.yaml is empty"):
+        load_and_merge_config(conf / "training.yaml", "training.yaml", "egs3.TEMPLATE.asr")
 
 
 def test_a_missing_config_names_what_is_there(conf: Path) -> None:
