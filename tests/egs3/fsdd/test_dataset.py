@@ -41,6 +41,7 @@ def _no_source_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "message"),
     [
         ({"split": "tran"}, r"no split 'tran'\. Did you mean 'train'"),
+        ({"split": ["train"]}, r"no split '\['train'\]'"),
         ({"split": "test", "join": {}}, "'join' is for the training split; 'test'"),
         ({"split": "train", "join": {"max_digit": 5}}, r"'max_digit'\. Did you mean 'max_digits'"),
         ({"split": "train", "join": {"min_digits": 5, "max_digits": 2}}, "1 <= min_digits"),

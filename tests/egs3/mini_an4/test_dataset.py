@@ -256,6 +256,8 @@ def test_broken_audio_is_named(tmp_path: Path, an4: Path, damage: str) -> None:
 def test_unknown_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no split 'tset'\. Did you mean 'test'"):
         texts(tmp_path, "tset")
+    with pytest.raises(ConfigError, match=r"no split '\['test'\]'"):
+        texts(tmp_path, ["test"])  # type: ignore[arg-type]  # as a config may have it
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ class Dataset(BaseDataset):
         unseen_speaker: str | None = None,
         join: Mapping[str, Any] | None = None,
     ) -> None:
-        if split not in SPLITS:
+        if split not in list(SPLITS):  # a list in the config cannot be hashed
             raise ConfigError(
                 f"There is no split '{split}'.{nearest(str(split), list(SPLITS))} "
                 f"Known: {', '.join(sorted(SPLITS))}."

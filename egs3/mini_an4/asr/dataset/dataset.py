@@ -29,7 +29,7 @@ class Dataset(BaseDataset):
     """
 
     def __init__(self, split: str, recipe_dir: Path, data_dir: Path) -> None:
-        if split not in _MANIFESTS:
+        if split not in list(_MANIFESTS):  # a list in the config cannot be hashed
             raise ConfigError(
                 f"There is no split '{split}'.{nearest(str(split), list(_MANIFESTS))} "
                 f"Known: {', '.join(_MANIFESTS)}."
