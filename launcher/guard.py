@@ -25,6 +25,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 MAX_GRACE_WITHOUT_JOB_S = 5.0
@@ -32,6 +33,7 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _MESSAGES = (signal.SIGUSR1, signal.SIGUSR2)
 _STDIN = 0
+CANNOT_START = (126, 127)
 
 
 def main(argv: list[str]) -> int:
@@ -47,12 +49,17 @@ def main(argv: list[str]) -> int:
             preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
         )
     except OSError as error:
-        print(f"cannot start {command[0]}: {error.strerror}", file=sys.stderr)
+        print(f"{cannot_start(command)}{error.strerror}", file=sys.stderr)
         return 127 if isinstance(error, FileNotFoundError) else 126
     child.returncode = _supervise(child.pid, signals, grace_s)
     _signal_group(child.pid, signal.SIGKILL)
     kill_descendants()
     return child.returncode
+
+
+def cannot_start(command: Sequence[str]) -> str:
+    """Return how the line begins that says why a command cannot start."""
+    return f"cannot start {command[0]}: "
 
 
 def adopt_orphans() -> None:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher import probe
+from launcher import guard, probe
 from launcher.errors import LauncherError, RecipeRefused
+from launcher.masking import mask_arguments
 from launcher.output import without_log_records
-from launcher.recipe import Recipe
+from launcher.recipe import Recipe, default_python
 
 _TRACEBACK = "Traceback (most recent call last):"
 
@@ -82,36 +83,26 @@ class StagePlan:
         }
 
 
-def probe_plan(recipe: Recipe, python: str, arguments: Sequence[str]) -> StagePlan:
+def probe_plan(
+    recipe: Recipe, python: str, arguments: Sequence[str], *, timeout_s: float = 120.0
+) -> StagePlan:
     """Have the recipe make its plan, in a process of its interpreter. Nothing of it is run.
 
     Args:
         recipe: where ``run.py`` is.
         python: the recipe's interpreter.
         arguments: for ``run.py``, ``--stages`` included.
+        timeout_s: seconds after which ``run.py`` is ended.
 
     Raises:
         RecipeRefused: ``run.py`` ended before it came to run stages; its message and exit status.
+        LauncherError: it did not come there in time, or its interpreter cannot be started.
     """
     with tempfile.TemporaryDirectory(prefix="launcher-probe-") as folder:
         output = Path(folder) / "plan.json"
         command = [python, str(Path(probe.__file__)), str(output)]
         command += [str(recipe.directory / "run.py"), *arguments]
-        try:
-            finished = subprocess.run(
-                command,
-                cwd=recipe.directory,
-                env={**os.environ, **recipe.environment()},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-            )
-        except OSError as error:
-            raise LauncherError(
-                f"cannot start the recipe's interpreter {python}: {error.strerror}. "
-                "Name another one with container.python=PATH."
-            ) from error
+        finished = _run_guarded(command, recipe, Path(folder), timeout_s=timeout_s)
         if output.exists():
             plan = StagePlan.from_record(json.loads(output.read_text(encoding="utf-8")))
             if plan.stages:
@@ -119,11 +110,50 @@ def probe_plan(recipe: Recipe, python: str, arguments: Sequence[str]) -> StagePl
     raise _refusal(finished, recipe, arguments)
 
 
+def _run_guarded(
+    command: Sequence[str], recipe: Recipe, folder: Path, *, timeout_s: float
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in the recipe's folder; nothing that it started outlives it.
+
+    It writes to files: a pipe would not end before the last process that it has left behind.
+    """
+    files = [folder / "stdout", folder / "stderr"]
+    with files[0].open("wb") as stdout, files[1].open("wb") as stderr:
+        process = subprocess.Popen(
+            [default_python(), guard.__file__, "0", *command],
+            cwd=recipe.directory,
+            env={**os.environ, **recipe.environment()},
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            stderr=stderr,
+        )
+    with process:  # leaving it closes the standard input, which ends the guard and all below it
+        try:
+            exit_status = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            exit_status = None
+    said, complained = (file.read_text(errors="replace") for file in files)
+    if exit_status is None:
+        last = (complained.strip() or said.strip() or "(nothing)").splitlines()[-1]
+        raise LauncherError(
+            f"{recipe.directory}/run.py has not come to run its stages within {timeout_s:g} s, so "
+            f"it was ended. The last that it printed: {last}\n"
+            "If it only needs longer, allow more with probe_timeout_s=SECONDS."
+        )
+    if exit_status in guard.CANNOT_START and complained.startswith(guard.cannot_start(command)):
+        reason = complained.removeprefix(guard.cannot_start(command)).strip()
+        raise LauncherError(
+            f"cannot start the recipe's interpreter {command[0]}: {reason}. "
+            "Name another one with container.python=PATH."
+        )
+    return subprocess.CompletedProcess(command, exit_status, said, complained)
+
+
 def _refusal(
     finished: subprocess.CompletedProcess[str], recipe: Recipe, arguments: Sequence[str]
 ) -> RecipeRefused:
     said = finished.stderr.strip() or finished.stdout.strip()
-    command = shlex.join(["python", "run.py", *arguments])
+    command = shlex.join(["python", "run.py", *mask_arguments(arguments)])
     if finished.returncode == 0:
         return RecipeRefused(
             f"{recipe.directory}/run.py ended without running any stage, so there is nothing to "
@@ -136,8 +166,7 @@ def _refusal(
             f"(the traceback: cd {shlex.quote(str(recipe.directory))} && {command} --dry_run)"
         )
     said = without_log_records(said) or said
-    status = finished.returncode if finished.returncode > 0 else 128 - finished.returncode
-    return RecipeRefused(f"{recipe.label}/run.py: {said}", exit_status=status)
+    return RecipeRefused(f"{recipe.label}/run.py: {said}", exit_status=finished.returncode)
 
 
 def _last_exception(text: str) -> str:

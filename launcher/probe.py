@@ -46,7 +46,9 @@ def main(output: Path, run_py: Path, arguments: Sequence[str]) -> None:
         system: Any, stages_to_run: Iterable[str], args: Any = None, log: Any = None, **_: Any
     ) -> None:
         plan = describe(system, list(stages_to_run), args, recipe_dir=run_py.parent)
-        output.write_text(json.dumps(plan, ensure_ascii=False), encoding="utf-8")
+        partial = output.with_suffix(".partial")
+        partial.write_text(json.dumps(plan), encoding="ascii")
+        partial.replace(output)  # whoever finds a plan finds it whole
         raise Planned
 
     sys.meta_path.insert(0, SeamFinder(record))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,44 @@ def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
     recipe = Recipe(tmp_path, tmp_path)
     with pytest.raises(LauncherError, match=r"cannot start .*/no/python: No such file"):
         probe_plan(recipe, "/no/python", [])
+
+
+LEAVES_CHILDREN = """\
+import subprocess, sys
+for new_session in (False, True):
+    subprocess.Popen(["sleep", "25"], start_new_session=new_session)
+"""
+
+
+def test_children_that_run_py_leaves_are_neither_waited_for_nor_left(recipe_dir: Path) -> None:
+    run_py = recipe_dir / "run.py"
+    run_py.write_text(LEAVES_CHILDREN + run_py.read_text())
+    start_s = time.monotonic()
+    plan = plan_of(recipe_dir, "--training_config", "conf/training.yaml")
+    assert time.monotonic() - start_s < 20
+    assert len(plan.stages) == 3
+    assert processes_in(recipe_dir) == []
+
+
+def test_a_run_py_that_never_comes_to_its_stages_is_ended(tmp_path: Path) -> None:
+    text = LEAVES_CHILDREN + "print('asking the server', flush=True)\nimport time; time.sleep(60)\n"
+    (tmp_path / "run.py").write_text(text)
+    recipe = Recipe(tmp_path, tmp_path)
+    with pytest.raises(LauncherError) as raised:
+        probe_plan(recipe, sys.executable, [], timeout_s=2)
+    assert "has not come to run its stages within 2 s" in str(raised.value)
+    assert "asking the server\n" in str(raised.value)
+    assert "probe_timeout_s=SECONDS" in str(raised.value)
+    assert processes_in(tmp_path) == []
+
+
+def processes_in(folder: Path) -> list[str]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (entry / "cwd").readlink() == folder:
+                found.append((entry / "cmdline").read_text())
+    return found
 
 
 def test_plan_of_another_schema_is_refused() -> None:
