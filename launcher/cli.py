@@ -6,6 +6,7 @@ login node.
 
 from __future__ import annotations
 
+import io
 import sys
 
 from launcher.errors import LauncherError
@@ -25,6 +26,8 @@ _REVISITS = ("status", "cancel")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status. A user's mistake is one message."""
     command_line = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path is shown byte for byte
     if not {"-h", "--help"}.isdisjoint(command_line):
         print(HELP, end="")
         return 0
@@ -108,16 +111,14 @@ def split_arguments(argv: Sequence[str]) -> tuple[Namespace, list[str], list[str
 def _run(command_line: list[str]) -> int:
     options, settings, passed_on = split_arguments(command_line)
 
-    from pathlib import Path
-
     from launcher import registry
     from launcher.config import load_config
     from launcher.interrupts import INTERRUPTED, counted_interrupts
     from launcher.launch import build_launch, submit
     from launcher.plan import probe_plan
-    from launcher.recipe import find_recipe, recipe_arguments
+    from launcher.recipe import current_dir, find_recipe, recipe_arguments
 
-    working_dir = Path.cwd()
+    working_dir = current_dir()
     recipe = find_recipe(options.recipe, working_dir=working_dir)
     choices = {"cluster": options.cluster, "container": options.container}
     config = load_config(choices, settings, recipe_dir=recipe.directory)
@@ -125,7 +126,12 @@ def _run(command_line: list[str]) -> int:
     container = registry.load("containers", config.container.name).Implementation(config.container)
     arguments = recipe_arguments(passed_on, recipe, working_dir=working_dir)
     stages = ["--stages", *options.stages] if options.stages else []
-    plan = probe_plan(recipe, container.interpreter, [*stages, *arguments])
+    plan = probe_plan(
+        recipe,
+        container.interpreter,
+        [*stages, *arguments],
+        timeout_s=config.probe_timeout_s,
+    )
     launch = build_launch(recipe, plan, config, container, arguments)
     if options.dry_run:
         from launcher.dry_run import describe
@@ -155,11 +161,10 @@ def _revisit(command_line: list[str]) -> int:
     command, *arguments = command_line
     options = revisit_parser(command).parse_args(arguments)
 
-    from pathlib import Path
-
+    from launcher.recipe import current_dir
     from launcher.revisit import cancel_launch, find_launch, show_status
 
-    records = find_launch(options.launch, options.recipe, working_dir=Path.cwd())
+    records = find_launch(options.launch, options.recipe, working_dir=current_dir())
     if command == "cancel":
         return cancel_launch(records, force=options.force)
     return show_status(records)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import registry
 from launcher.errors import ConfigError, did_you_mean
+from launcher.masking import looks_secret
+from launcher.ranges import check_ranges, seconds
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,7 +31,8 @@ class LaunchConfig:
     cluster: Any = None
     container: Any = None
     launches_dir: str | None = None
-    stop_grace_s: float = 10.0
+    stop_grace_s: float = seconds(10.0, least=0, most=86400)
+    probe_timeout_s: float = seconds(120.0, least=1, most=86400)
     env: dict[str, str] = field(default_factory=dict)
 
 
@@ -45,7 +48,8 @@ def load_config(
 
     Raises:
         UsageError: no cluster or container of that name.
-        ConfigError: a key is unknown or a value of the wrong type.
+        ConfigError: a key is unknown, or a value is of the wrong type, out of its range, or a
+            secret.
     """
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -69,6 +73,10 @@ def load_config(
     except OmegaConfBaseException as error:
         raise ConfigError(f"launcher settings: {_first_line(error)}") from error
     assert isinstance(typed, LaunchConfig)
+    check_ranges(typed)
+    for group in GROUPS:
+        check_ranges(getattr(typed, group), section=f"{group}.")
+    _refuse_secrets(typed.env)
     return typed
 
 
@@ -77,6 +85,17 @@ def to_record(config: LaunchConfig) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(config)
+
+
+def _refuse_secrets(env: Mapping[str, str]) -> None:
+    for name, value in env.items():
+        if value and looks_secret(name):
+            raise ConfigError(
+                f"env.{name} looks like a secret, and settings are written to the launch's files. "
+                f"Stages inherit the environment of the launcher: take env.{name} out of the "
+                f"settings and put the variable there, such as with `read -rs {name}` and "
+                f"`export {name}`."
+            )
 
 
 def _compose(choices: Mapping[str, str]) -> DictConfig:

@@ -1,10 +1,12 @@
-"""What ``--dry-run`` prints: every command of a launch, exact, and short enough to read."""
+"""What ``--dry-run`` prints: every command of a launch, exact but for secrets, and readable."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
+
+from launcher.masking import mask_arguments, mask_environment
 
 if TYPE_CHECKING:
     from launcher.launch import Job, Launch
@@ -14,14 +16,16 @@ _LABEL = 11
 
 
 def describe(launch: Launch) -> str:
-    """Return what a launch would do. Commands can be typed into a shell as they stand."""
+    """Return what a launch would do. Commands can be typed into a shell; secrets are masked."""
     lines = [
         f"recipe   {launch.recipe.directory}",
         f"system   {launch.plan.system}",
         f"cluster  {launch.config.cluster.name}, container {launch.config.container.name}",
     ]
     for job in launch.jobs:
-        additions = [[f"{name}={value}"] for name, value in job.environment.items()]
+        additions = [
+            [f"{name}={value}"] for name, value in mask_environment(job.environment).items()
+        ]
         lines += [
             "",
             f"{job.stage}" + (f", after {job.after}" if job.after else ""),
@@ -39,8 +43,8 @@ def _command(job: Job) -> list[str]:
     start = len(job.host_command) - len(job.stage_command)
     wrapper, inner = job.host_command[:start], job.host_command[start:]
     if not wrapper or inner != job.stage_command:
-        return _wrapped(_groups(job.host_command))
-    return [*_wrapped(_groups(wrapper)), *_wrapped(_groups(inner))]
+        return _wrapped(_groups(mask_arguments(job.host_command)))
+    return [*_wrapped(_groups(wrapper)), *_wrapped(_groups(mask_arguments(inner)))]
 
 
 def _groups(words: Sequence[str]) -> list[list[str]]:

@@ -15,7 +15,8 @@ from typing import Any
 from launcher.clusters.base import Cluster
 from launcher.config import LaunchConfig, to_record
 from launcher.containers.base import Container
-from launcher.errors import LauncherError, SubmissionError
+from launcher.errors import ConfigError, LauncherError, SubmissionError
+from launcher.masking import mask_arguments, mask_environment
 from launcher.plan import StagePlan
 from launcher.recipe import Recipe
 from launcher.records import LAUNCH, LaunchRecords
@@ -45,13 +46,13 @@ class Job:
     after: str | None
 
     def to_record(self) -> dict[str, Any]:
-        """Return the job as JSON-able values."""
+        """Return the job as JSON-able values, secrets masked."""
         return {
             "stage": self.stage,
-            "stage_command": list(self.stage_command),
-            "host_command": list(self.host_command),
+            "stage_command": mask_arguments(self.stage_command),
+            "host_command": mask_arguments(self.host_command),
             "working_dir": str(self.working_dir),
-            "environment": self.environment,
+            "environment": mask_environment(self.environment),
             "output": str(self.output),
             "log": str(self.output.with_suffix(".log")),
             "metadata": str(self.output.with_suffix(".metadata.json")),
@@ -75,10 +76,17 @@ class Launch:
 
 
 def launches_dir(recipe: Recipe, config: LaunchConfig) -> Path:
-    """Return the folder that receives the launch directories."""
+    """Return the folder that receives the launch directories.
+
+    Raises:
+        ConfigError: its name cannot be resolved, such as ``~nobody``.
+    """
     if config.launches_dir is None:
         return recipe.code_root / ".launches"
-    return Path(config.launches_dir).expanduser().resolve()
+    try:
+        return Path(config.launches_dir).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"launches_dir={config.launches_dir}: {error}") from error
 
 
 def build_launch(
@@ -128,7 +136,7 @@ def submit(launch: Launch, cluster: Cluster, *, command_line: Sequence[str]) -> 
         {
             "id": records.directory.name,
             "created": time.time(),
-            "command_line": list(command_line),
+            "command_line": mask_arguments(command_line),
             "working_dir": str(Path.cwd()),
             "recipe_dir": str(launch.recipe.directory),
             "code_root": str(launch.recipe.code_root),

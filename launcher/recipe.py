@@ -62,22 +62,40 @@ def find_recipe(asked: str | None, *, working_dir: Path) -> Recipe:
     Raises:
         UsageError: there is no ``run.py`` there.
     """
-    if asked is not None:
-        directory = working_dir / Path(asked).expanduser()
-    elif (working_dir / "run.py").is_file():
-        directory = working_dir
-    else:
-        directory = project_root() / DEFAULT_RECIPE
-    directory = directory.resolve()
-    if directory.name == "run.py" and directory.is_file():
-        directory = directory.parent
-    if not (directory / "run.py").is_file():
+    try:
+        if asked is not None:
+            directory = working_dir / Path(asked).expanduser()
+        elif (working_dir / "run.py").is_file():
+            directory = working_dir
+        else:
+            directory = project_root() / DEFAULT_RECIPE
+        directory = directory.resolve()
+        if directory.name == "run.py" and directory.is_file():
+            directory = directory.parent
+        if (directory / "run.py").is_file():
+            return Recipe(directory, _code_root(directory))
         what = "no run.py in it" if directory.is_dir() else "no such folder"
+    except (OSError, RuntimeError) as error:  # RuntimeError: ~nobody, a loop of links
+        directory, what = Path(asked or working_dir), getattr(error, "strerror", None) or str(error)
+    raise UsageError(
+        f"{directory} is not a recipe: {what}. "
+        "Give the folder of a recipe with --recipe DIR, or change into one."
+    )
+
+
+def current_dir() -> Path:
+    """Return the working directory.
+
+    Raises:
+        UsageError: it was deleted.
+    """
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
         raise UsageError(
-            f"{directory} is not a recipe: {what}. "
-            "Give the folder of a recipe with --recipe DIR, or change into one."
-        )
-    return Recipe(directory, _code_root(directory))
+            f"the working directory, {os.environ.get('PWD', 'unknown')}, was deleted. "
+            "Change into one that is there."
+        ) from None
 
 
 def recipe_arguments(given: Sequence[str], recipe: Recipe, *, working_dir: Path) -> list[str]:

@@ -3,7 +3,8 @@
 ::
 
     <launches>/20261122-141530-mini_an4-asr/     0700
-    ├── launch.json          command line, plan, jobs, versions; written before submitting
+    ├── launch.json          command line, plan, jobs, versions; written before submitting;
+    │                        secrets masked, as nowhere but in submitit's pickles
     ├── events/launch.jsonl  submitted, cancel_requested: by launcher processes
     ├── events/<stage>.jsonl waiting, started, ended: by the job of that stage
     └── submitit/            what submitit keeps: pickles and the job process's own output
@@ -57,8 +58,8 @@ class LaunchRecords:
         """Write ``launch.json`` whole: to a temporary file, then renamed into place."""
         temporary = self.directory / ".launch.json.tmp"
         try:
-            with temporary.open("w") as file:
-                json.dump({"schema": SCHEMA, **record}, file, indent=2, ensure_ascii=False)
+            with open(temporary, "w", opener=_private) as file:
+                json.dump({"schema": SCHEMA, **record}, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.directory / "launch.json")
@@ -82,7 +83,7 @@ class LaunchRecords:
 
     def append(self, journal: str, event: str, **fields: Any) -> None:
         """Append one event to the journal of a stage, or to that of the launch (``LAUNCH``)."""
-        line = json.dumps({"time": time.time(), "event": event, **fields}, ensure_ascii=False)
+        line = json.dumps({"time": time.time(), "event": event, **fields})
         descriptor = os.open(self._journal(journal), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, line.encode() + b"\n")
@@ -105,6 +106,10 @@ class LaunchRecords:
 
     def _journal(self, journal: str) -> Path:
         return self.directory / "events" / f"{journal}.jsonl"
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _make_first_free(parent: Path, name: str) -> Path:

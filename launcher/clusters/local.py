@@ -22,6 +22,7 @@ from submitit.local.local import LocalJob
 
 from launcher.clusters.base import JobHandle
 from launcher.process import ProcessId
+from launcher.ranges import seconds
 from launcher.recipe import project_root
 from launcher.records import LaunchRecords
 from launcher.stage_job import Outcome, StageJob, StopRequest
@@ -45,7 +46,7 @@ class Settings:
     """
 
     name: str = "local"
-    poll_s: float = 0.05
+    poll_s: float = seconds(0.05, least=0.001, most=3600)
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ class LocalCluster:
         self._executor.update_parameters(name=f"{launch.experiment}.{job.stage}")
         gate = None if job.after is None else AfterOk(job.after, self.settings.poll_s)
         submitted = self._executor.submit(StageJob(records.directory, job, gate))
+        # The command in it is the real one, with what may be secret among its arguments.
+        submitted.paths.submitted_pickle.chmod(0o600)
         return JobHandle(submitted.job_id, ProcessId.of(int(submitted.job_id)))
 
     def cancel(self, status: JobStatus, *, force: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -57,6 +58,7 @@ def test_split_arguments(
         (["status", "nowhere"], "there are no launches in"),
         (["stop_grace_s=soon"], "'stop_grace_s=soon': Value 'soon' of type 'str'"),
         (["cluster.poll_s=[1"], "is not a setting"),
+        (["launches_dir='~nosuchuser/x'"], "launches_dir=~nosuchuser/x: Could not determine home"),
         (["--recipe", "nowhere"], "nowhere is not a recipe: no such folder"),
     ],
 )
@@ -94,6 +96,67 @@ def test_dry_run_creates_nothing(recipe_dir: Path, launcher) -> None:
     ]
     written = set(recipe_dir.rglob("[!_]*")) - set(before)
     assert {path for path in written if path.suffix != ".pyc"} == set()
+
+
+@pytest.mark.parametrize("command", [["--dry-run"], ["status"], ["cancel"]])
+def test_a_deleted_working_directory_is_told(tmp_path: Path, command: list[str]) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    done = subprocess.run(
+        ["sh", "-c", script, "sh", str(gone), sys.executable, "-m", "launcher", *command],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"launcher: the working directory, {gone}, was deleted. Change into one that is there.\n"
+    )
+
+
+def test_a_recipe_in_a_folder_whose_name_is_no_text(recipe_dir: Path) -> None:
+    folder = recipe_dir.with_name("\udcff")
+    recipe_dir.rename(folder)
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher", "--dry-run"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert os.fsencode(folder) in done.stdout
+
+
+def test_secrets_are_masked_where_they_are_printed(recipe_dir: Path, launcher) -> None:
+    run_py = recipe_dir / "run.py"
+    flag = '    parser.add_argument("--hf_token")\n    args, stages'
+    run_py.write_text(run_py.read_text().replace("    args, stages", flag, 1))
+    secret = ["--hf_token", "sekrit12345"]
+    done = launcher("--dry-run", *secret, cwd=recipe_dir)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("--hf_token '***'") == 3
+    assert "sekrit12345" not in done.stdout
+    run_py.write_text("raise ValueError")
+    done = launcher(*secret, cwd=recipe_dir)
+    assert "--hf_token '***'" in done.stderr
+    assert "sekrit12345" not in done.stderr
+
+
+def test_masking_is_the_launchers_own_where_the_recipe_brings_its_framework(tmp_path: Path) -> None:
+    (tmp_path / "espnet3").mkdir()
+    (tmp_path / "espnet3" / "__init__.py").write_text("raise RuntimeError('not this one')")
+    code = (
+        "from launcher.masking import mask_arguments as m; print(m(['--hf_token', 'sekrit12345']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(REPOSITORY)])},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "['--hf_token', '***']\n", done.stderr
 
 
 def test_missing_library_says_what_to_type(

@@ -64,3 +64,37 @@ def test_cluster_and_container_are_chosen_either_way() -> None:
     for choice in ({"overrides": ("cluster=mars",)}, {"cluster": "mars"}):
         with pytest.raises(UsageError, match="there is no cluster 'mars'"):
             load(*choice.pop("overrides", ()), **choice)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("cluster.poll_s=-1", "cluster.poll_s=0", "cluster.poll_s=nan", "cluster.poll_s=inf"),
+        *("stop_grace_s=-1", "stop_grace_s=nan", "stop_grace_s=1e400", "probe_timeout_s=0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_with_the_range(setting: str) -> None:
+    name, _, value = setting.partition("=")
+    shown = value.replace("1e400", "inf")
+    with pytest.raises(ConfigError, match=rf"^{name} is {shown}; it is to be a number from .* to"):
+        load(setting)
+
+
+@pytest.mark.parametrize(
+    "setting", ["stop_grace_s=0", "stop_grace_s=86400", "cluster.poll_s=0.001"]
+)
+def test_the_bounds_of_a_range_belong_to_it(setting: str) -> None:
+    load(setting)
+
+
+def test_a_secret_in_env_is_refused_and_said_how_else_it_reaches_the_stages(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"env\.API_KEY looks like a secret.*export API_KEY"
+    ) as told:
+        load("+env.API_KEY=launchsecret99")
+    assert "launchsecret99" not in str(told.value)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "launch.yaml").write_text("env: {HF_TOKEN: launchsecret99}\n")
+    with pytest.raises(ConfigError, match=r"env\.HF_TOKEN looks like a secret"):
+        load(recipe_dir=tmp_path)
+    assert load("+env.HF_TOKEN=''").env == {"HF_TOKEN": ""}  # how one is taken away

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 import subprocess
 import sys
 from dataclasses import replace
@@ -115,6 +116,28 @@ def test_submission_records_everything(recipe_dir: Path) -> None:
     assert record["config"]["stop_grace_s"] == 2.5
     assert record["command_line"] == ["python", "-m", "launcher"]
     assert [event["stage"] for event in records.events(LAUNCH)] == ["prepare", "fit", "score"]
+
+
+def test_no_secret_is_on_record(recipe_dir: Path) -> None:
+    launch = make_launch(recipe_dir)
+    secret = ("--hf_token", "sekrit12345")
+    jobs = tuple(
+        replace(
+            job,
+            stage_command=(*job.stage_command, *secret),
+            host_command=(*job.host_command, *secret),
+            environment={**job.environment, "PROXY": "http://me:sekrit12345@proxy"},
+        )
+        for job in launch.jobs
+    )
+    command_line = ["python", "-m", "launcher", *secret, "+env.API_KEY=sekrit12345"]
+    records = submit(replace(launch, jobs=jobs), FakeCluster(room=3), command_line=command_line)
+    path = records.directory / "launch.json"
+    assert "sekrit12345" not in path.read_text()
+    assert records.read_launch()["command_line"][3:] == ["--hf_token", "***", "+env.API_KEY=***"]
+    files = [each for each in records.directory.rglob("*") if each.is_file()]
+    assert path in files
+    assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
 
 
 def test_a_half_made_submission_is_undone_and_told(recipe_dir: Path) -> None:

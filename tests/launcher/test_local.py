@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -162,6 +163,11 @@ def test_status_and_cancel_as_they_are_printed_at_submission(recipe_dir: Path, l
     assert f"Did you mean '{name}'?" in slip.stderr
 
 
+def hear_control_c() -> None:
+    """Undo what a shell sets for tests in the background, which they would inherit: not to."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_control_c_right_after_the_first_line_cancels_the_launch(recipe_dir: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "launcher", "--follow"],
@@ -169,6 +175,7 @@ def test_control_c_right_after_the_first_line_cancels_the_launch(recipe_dir: Pat
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TINY_SLEEP_S": "60"},
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_control_c,
     )
     with process:
         assert process.stdout is not None
@@ -209,6 +216,7 @@ def test_control_c_between_a_submission_and_its_record_cancels_the_launch(
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TINY_SLEEP_S": "60"},
         capture_output=True,
         text=True,
+        preexec_fn=hear_control_c,
     )
     assert (done.returncode, done.stderr) == (130, "")
     assert "cancelling" in done.stdout
@@ -260,3 +268,4 @@ def test_no_trace_of_submitit_outside_the_launch_directory(recipe_dir: Path, lau
     assert set(recipe_dir.parents[1].parent.iterdir()) == before
     pickles = list((the_launch(recipe_dir).directory / "submitit").glob("*_submitted.pkl"))
     assert len(pickles) == 1
+    assert stat.S_IMODE(pickles[0].stat().st_mode) == 0o600  # arguments are in it as they are

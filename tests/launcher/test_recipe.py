@@ -25,6 +25,13 @@ def test_a_folder_without_run_py_is_refused(tmp_path: Path) -> None:
         find_recipe(".", working_dir=tmp_path)
 
 
+@pytest.mark.parametrize("asked", ["~nosuchuser/x", "x" * 5000, "loop"])
+def test_a_path_that_cannot_be_followed_is_no_recipe(asked: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(UsageError, match=r"is not a recipe: .*--recipe DIR"):
+        find_recipe(asked, working_dir=tmp_path)
+
+
 def test_code_root_is_the_git_top_else_the_project_else_the_recipe(recipe_dir: Path) -> None:
     top = recipe_dir.parent.parent
     assert find_recipe(str(recipe_dir), working_dir=top).code_root == recipe_dir
