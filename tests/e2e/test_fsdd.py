@@ -2,7 +2,8 @@
 
 The figures to beat are upstream ESPnet3's on the same strings with two CPU cores: 5.0 % WER after
 218 s of training. Times are those of the whole ``train`` stage, from its metadata. The tests
-marked ``target`` hold the project to them; they need an idle machine (``make targets``).
+marked ``target`` hold the project to them; they need an idle machine (``make targets``) and come
+after everything else in continuous integration.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def test_the_recipe_also_learns_from_fixed_strings_and_with_bpe(
 ) -> None:
     run = recipe.launch(f"{config}_seed0", config, 0)
     report(f"fsdd {config}: test WER {run.wer['test']:.2f} %, train stage {run.train_s:.0f} s")
-    assert run.wer["test"] <= 30.0
+    assert run.wer["test"] <= 8.0
 
 
 @pytest.mark.target
@@ -143,7 +144,7 @@ def test_digits_are_recognised_and_unchanged_stages_kept(
 ) -> None:
     first = recipe.launch("training_quick_seed0", "training_quick", 0)
     report(f"fsdd training_quick: WER {first.wer['test']:.2f} %, train stage {first.train_s:.0f} s")
-    assert first.wer["test"] <= 15.0
+    assert first.wer["test"] <= 8.0
     again = recipe.launch("training_quick_seed0", "training_quick", 0)
     assert again.wer == first.wer
     assert "Kept: the finished training" in (again.exp_dir / "train.log").read_text()

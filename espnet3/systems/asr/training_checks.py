@@ -21,10 +21,7 @@ CHOICES: dict[str, tuple[Any, ...]] = {
     "scheduler.name": ("linear", "cosine", "noam"),
     "trainer.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
     "trainer.strategy": ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_static_graph"),
-    "trainer.precision": (
-        *("32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"),
-        *("32", "16", "bf16", "64"),
-    ),
+    "trainer.precision": ("32-true", "16-mixed", "bf16-mixed"),
     "trainer.checkpoint.monitor": ("valid_WER", "valid_loss"),
 }
 BOUNDS = {
