@@ -63,7 +63,7 @@ class ProcessId:
             return False
         try:
             os.kill(self.pid, signum)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # gone, or another person's
             return False
         return True
 

@@ -28,6 +28,16 @@ from launcher.errors import RecordError
 
 SCHEMA = 1
 LAUNCH = "launch"
+_JOB_FIELDS = ("stage", "output", "log", "metadata")
+_NUMBER, _OPTIONAL_NUMBER = (int, float), (int, type(None))
+# What an event has to have to be a whole one.
+_EVENT_FIELDS: dict[str, dict[str, Any]] = {
+    "submitted": {"stage": str, "job_id": str},
+    "cancel_requested": {"stages": list},
+    "waiting": {"upstream": str},
+    "ended": {"state": str, "reason": str, "exit_code": _OPTIONAL_NUMBER},
+}
+_PROCESS_FIELDS = {"pid": int, "start_ticks": int, "boot_id": str, "host": str}
 
 
 @dataclass(frozen=True)
@@ -79,16 +89,28 @@ class LaunchRecords:
             raise RecordError(f"{path} cannot be read as a launch record: {error}") from error
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise RecordError(f"{path} is not a launch record of schema {SCHEMA}")
+        jobs = record.get("jobs")
+        texts = dict.fromkeys(_JOB_FIELDS, str)
+        if not jobs or not isinstance(jobs, list) or not all(_has(job, texts) for job in jobs):
+            raise RecordError(f"{path} is damaged: its list of jobs is not whole")
         return record
 
     def append(self, journal: str, event: str, **fields: Any) -> None:
-        """Append one event to the journal of a stage, or to that of the launch (``LAUNCH``)."""
+        """Append one event to the journal of a stage, or to that of the launch (``LAUNCH``).
+
+        Raises:
+            RecordError: it cannot be written.
+        """
         line = json.dumps({"time": time.time(), "event": event, **fields})
-        descriptor = os.open(self._journal(journal), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        path = self._journal(journal)
         try:
-            os.write(descriptor, line.encode() + b"\n")
-        finally:
-            os.close(descriptor)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            try:
+                os.write(descriptor, line.encode() + b"\n")
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise RecordError(f"cannot write {path}: {error.strerror}") from error
 
     def events(self, journal: str) -> list[dict[str, Any]]:
         """Return the events of a journal in the order they were written; damaged lines left out."""
@@ -100,6 +122,9 @@ class LaunchRecords:
             lines = self._journal(journal).read_bytes().splitlines()
         except FileNotFoundError:
             return [], 0
+        except OSError as error:
+            path = self._journal(journal)
+            raise RecordError(f"cannot read {path}: {error.strerror}") from error
         parsed = [_parse(line) for line in lines]
         whole = [event for event in parsed if event is not None]
         return whole, len(parsed) - len(whole)
@@ -129,4 +154,17 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         event = json.loads(line)
     except ValueError:
         return None
-    return event if isinstance(event, dict) and {"time", "event"} <= event.keys() else None
+    if not _has(event, {"time": _NUMBER, "event": str}):
+        return None
+    process = event.get("process")
+    is_whole = _has(event, _EVENT_FIELDS.get(event["event"], {})) and (
+        process is None or _has(process, _PROCESS_FIELDS)
+    )
+    return dict(event) if is_whole else None
+
+
+def _has(value: Any, types: Mapping[str, Any]) -> bool:
+    """Tell whether a value is a mapping that has these fields, of these types."""
+    return isinstance(value, dict) and all(
+        name in value and isinstance(value[name], kind) for name, kind in types.items()
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from launcher import registry
 from launcher.clusters.base import Cluster
 from launcher.config import load_config
-from launcher.errors import UsageError, did_you_mean
+from launcher.errors import RecordError, UsageError, did_you_mean
 from launcher.launch import cancel, launches_dir
 from launcher.recipe import find_recipe
 from launcher.records import LaunchRecords
@@ -37,15 +37,15 @@ def cancel_launch(records: LaunchRecords, *, force: bool) -> int:
     Returns:
         Exit status: 0 when every stage has ended, else 1.
     """
-    record = records.read_launch()
-    stages = [job["stage"] for job in record["jobs"]]
-    asked = cancel(records, stages, _cluster(record["config"]["cluster"]), force=force)
+    stages = [job["stage"] for job in records.read_launch()["jobs"]]
+    cluster, stop_grace_s = _cluster_and_grace(records)
+    asked = cancel(records, stages, cluster, force=force)
     shown = short_path(records.directory)
     if not asked:
         print(f"launch {shown}: every stage had ended already, nothing to cancel")
     else:
         print(f"launch {shown}: {'killing' if force else 'cancelling'} {', '.join(asked)}")
-    deadline = time.monotonic() + record["config"]["stop_grace_s"] + _SLACK_S
+    deadline = time.monotonic() + stop_grace_s + _SLACK_S
     while lasting := [each.stage for each in chain_status(records) if not each.has_ended]:
         if time.monotonic() > deadline:
             break
@@ -63,8 +63,11 @@ def find_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> 
     Raises:
         UsageError: there is none.
     """
-    if asked is not None and (working_dir / asked / "launch.json").is_file():
-        return LaunchRecords((working_dir / asked).resolve())
+    try:
+        if asked is not None and (working_dir / asked / "launch.json").is_file():
+            return LaunchRecords((working_dir / asked).resolve())
+    except OSError as error:
+        raise UsageError(f"cannot look into {asked}: {error.strerror}") from error
     found = find_recipe(recipe, working_dir=working_dir)
     folder = launches_dir(found, load_config({}, [], recipe_dir=found.directory))
     names = sorted(path.parent.name for path in folder.glob("*/launch.json"))
@@ -87,10 +90,18 @@ def revisit_command(name: str, records: LaunchRecords) -> str:
     return shlex.join([short_path(Path(sys.executable)), "-m", "launcher", name, directory])
 
 
-def _cluster(settings: dict[str, object]) -> Cluster:
-    module = registry.load("clusters", str(settings["name"]))
-    cluster: Cluster = module.Implementation(module.Settings(**settings))
-    return cluster
+def _cluster_and_grace(records: LaunchRecords) -> tuple[Cluster, float]:
+    """Return what a launch was submitted to, and the seconds that a stage of it has to stop."""
+    record = records.read_launch()
+    try:
+        config = record["config"]
+        settings = config["cluster"]
+        module = registry.load("clusters", settings["name"])
+        return module.Implementation(module.Settings(**settings)), float(config["stop_grace_s"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{records.directory / 'launch.json'} is damaged: its settings are not whole"
+        ) from error
 
 
 def _show(rows: Sequence[Row]) -> None:

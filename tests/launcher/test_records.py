@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,8 @@ from launcher.errors import RecordError
 from launcher.process import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.status import chain_status, exit_reason, job_status
+
+JOB = {"stage": "fit", "output": "/fit.out", "log": "/fit.log", "metadata": "/fit.metadata.json"}
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def test_where_no_launch_directory_can_be_made_the_setting_is_named(tmp_path: Pa
 def test_launch_record_is_read_back_or_refused(records: LaunchRecords) -> None:
     with pytest.raises(RecordError, match="cannot be read"):
         records.read_launch()
-    records.write_launch({"id": "é"})
+    records.write_launch({"id": "é", "jobs": [JOB]})
     assert records.read_launch()["id"] == "é"
     (records.directory / "launch.json").write_text('{"schema": 2}')
     with pytest.raises(RecordError, match="schema 1"):
@@ -67,6 +70,44 @@ def test_damaged_lines_are_counted_and_the_rest_is_read(records: LaunchRecords) 
     assert [event["event"] for event in events] == ["started", "ended"]
     assert damaged == 3
     assert job_status(records, "fit").state == "done"
+
+
+@pytest.mark.parametrize("jobs", [None, 3, [], [3], [{"stage": "fit"}], [{**JOB, "log": 3}]])
+def test_a_launch_record_without_whole_jobs_is_refused(records: LaunchRecords, jobs: Any) -> None:
+    records.write_launch({"jobs": jobs})
+    with pytest.raises(RecordError, match=r"launch\.json is damaged: its list of jobs"):
+        records.read_launch()
+
+
+@pytest.mark.parametrize(
+    ("journal", "event"),
+    [
+        ("fit", '{"time": "x", "event": "started"}'),
+        ("fit", '{"time": 1, "event": "ended"}'),
+        ("fit", '{"time": 1, "event": "ended", "state": 3, "reason": "", "exit_code": 0}'),
+        ("fit", '{"time": 1, "event": "waiting"}'),
+        (LAUNCH, '{"time": 1, "event": "submitted"}'),
+        (LAUNCH, '{"time": 1, "event": "submitted", "stage": "fit", "job_id": "3", "process": 3}'),
+        (LAUNCH, '{"time": 1, "event": "cancel_requested", "stages": 3}'),
+    ],
+)
+def test_an_event_that_lacks_what_it_tells_is_damage(
+    records: LaunchRecords, journal: str, event: str
+) -> None:
+    records.append(journal, "note")
+    with (records.directory / "events" / f"{journal}.jsonl").open("a") as file:
+        file.write(event + "\n")
+    events, damaged = records.events_and_damage(journal)
+    assert ([each["event"] for each in events], damaged) == (["note"], 1)
+    assert job_status(records, "fit").state == "pending"
+
+
+def test_a_journal_that_cannot_be_used_is_one_message(records: LaunchRecords) -> None:
+    (records.directory / "events" / "fit.jsonl").mkdir()
+    with pytest.raises(RecordError, match=r"cannot read .*Is a directory"):
+        records.events("fit")
+    with pytest.raises(RecordError, match=r"cannot write .*Is a directory"):
+        records.append("fit", "started")
 
 
 def _append_many(directory: Path, writer: int) -> None:
@@ -92,7 +133,7 @@ def test_writers_never_mix(records: LaunchRecords) -> None:
 
 
 def test_states_in_the_order_of_events(records: LaunchRecords, sleeper: subprocess.Popen) -> None:
-    records.write_launch({"jobs": [{"stage": "fit"}]})
+    records.write_launch({"jobs": [JOB]})
 
     def now() -> tuple[str, str]:
         (status,) = chain_status(records)

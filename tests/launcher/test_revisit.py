@@ -1,0 +1,75 @@
+"""``status`` and ``cancel`` on launches that are gone, damaged, or half submitted."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.config import load_config, to_record
+from launcher.errors import RecordError, UsageError
+from launcher.process import ProcessId
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.revisit import cancel_launch, find_launch, show_status
+
+SETTINGS = to_record(load_config({}, [], recipe_dir=Path("/nonexistent")))
+
+
+@pytest.fixture
+def records(hostile_path: Path) -> LaunchRecords:
+    records = LaunchRecords.create(hostile_path / ".launches", "one")
+    write(records, SETTINGS)
+    return records
+
+
+def write(records: LaunchRecords, config: Any) -> None:
+    files = {
+        name: f"/nonexistent/fit{suffix}"
+        for name, suffix in (("output", ".out"), ("log", ".log"), ("metadata", ".metadata.json"))
+    }
+    records.write_launch({"jobs": [{"stage": "fit", **files}], "config": config})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [None, 4, {}, {**SETTINGS, "cluster": 3}, {**SETTINGS, "cluster": {"name": "local", "pol": 1}}],
+)
+def test_settings_that_are_not_whole_are_told(records: LaunchRecords, config: Any) -> None:
+    write(records, config)
+    with pytest.raises(RecordError, match=r"launch\.json is damaged: its settings"):
+        cancel_launch(records, force=False)
+    assert show_status(records) == 0  # which needs none of them
+
+
+def test_a_launch_whose_submission_was_cut_off_can_be_cancelled(
+    records: LaunchRecords, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cancel_launch(records, force=False) == 0
+    assert "cancelling fit" in capsys.readouterr().out
+    assert cancel_launch(records, force=True) == 0
+    assert "nothing to cancel" in capsys.readouterr().out
+    assert show_status(records) == 0
+    assert "cancelled before it was submitted" in capsys.readouterr().out
+
+
+def test_a_job_that_vanished_is_not_said_to_run(
+    records: LaunchRecords, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with subprocess.Popen(["sleep", "20"]) as job:
+        process = ProcessId.of(job.pid).to_record()
+        records.append(LAUNCH, "submitted", stage="fit", job_id="7", process=process)
+        records.append("fit", "started")
+        show_status(records)
+        assert "fit  running" in capsys.readouterr().out
+        job.kill()
+    show_status(records)
+    said = capsys.readouterr().out
+    assert "fit  failed" in said
+    assert "its process is gone without a result" in said
+
+
+def test_a_launch_that_cannot_be_looked_into(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot look into .*File name too long"):
+        find_launch("x" * 5000, None, working_dir=tmp_path)
