@@ -98,17 +98,30 @@ def test_dry_run_creates_nothing(recipe_dir: Path, launcher) -> None:
     assert {path for path in written if path.suffix != ".pyc"} == set()
 
 
-@pytest.mark.parametrize("command", [["--dry-run"], ["status"], ["cancel"]])
-def test_a_deleted_working_directory_is_told(tmp_path: Path, command: list[str]) -> None:
-    gone = tmp_path / "gone"
+def run_in_a_deleted_directory(gone: Path, *command: str) -> subprocess.CompletedProcess[str]:
     gone.mkdir()
     script = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
-    done = subprocess.run(
-        ["sh", "-c", script, "sh", str(gone), sys.executable, "-m", "launcher", *command],
+    return subprocess.run(
+        ["sh", "-c", script, "sh", str(gone), sys.executable, *command],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,
     )
+
+
+def test_a_deleted_working_directory_is_told_by_run_py(recipe_dir: Path, tmp_path: Path) -> None:
+    config = str(recipe_dir / "conf" / "training.yaml")
+    command = [str(recipe_dir / "run.py"), "--training_config", config, "--stages", "fit"]
+    done = run_in_a_deleted_directory(tmp_path / "gone", *command)
+    assert done.returncode == 1
+    assert "The working directory was deleted. Change into one that is there." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["--dry-run"], ["status"], ["cancel"]])
+def test_a_deleted_working_directory_is_told(tmp_path: Path, command: list[str]) -> None:
+    gone = tmp_path / "gone"
+    done = run_in_a_deleted_directory(gone, "-m", "launcher", *command)
     assert done.returncode == 2
     assert done.stderr == (
         f"launcher: the working directory, {gone}, was deleted. Change into one that is there.\n"

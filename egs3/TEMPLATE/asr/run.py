@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from espnet3.utils.config_utils import load_and_merge_config, resolve_config
+from espnet3.utils.errors import StorageError
 from espnet3.utils.logging_utils import configure_logging
 from espnet3.utils.run_utils import (
     anchor_directories,
@@ -98,7 +99,14 @@ def main(
 
     Raises:
         ConfigError: a stage, config, file or key is missing or unknown.
+        StorageError: the working directory was deleted.
     """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise StorageError(
+            "The working directory was deleted. Change into one that is there."
+        ) from None
     stages_to_run = resolve_stages(args.stages, stages)
     paths = {role: getattr(args, f"{role}_config", None) for role in _ROLES}
     check_required_configs(stages_to_run, paths)
