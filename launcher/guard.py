@@ -76,6 +76,12 @@ def kill_descendants() -> None:
             os.waitpid(pid, 0)
 
 
+def has_children() -> bool:
+    """Tell whether anything of what this process has started or adopted still runs."""
+    _reap(-1)
+    return bool(_children())
+
+
 def _supervise(pid: int, signals: int, grace_s: float) -> int:
     """Pass signals on to the command until it ends; return its exit status as a shell has it."""
     inputs = [signals, _STDIN]

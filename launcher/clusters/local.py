@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import submitit
 from submitit.local.local import LocalJob
 
+from launcher import local_controller
 from launcher.clusters.base import JobHandle
 from launcher.process import ProcessId
 from launcher.ranges import seconds
@@ -109,7 +110,7 @@ class DetachedExecutor(submitit.LocalExecutor):
         delayed = ["sh", "-c", 'sleep "$0" && exec "$@"', f"{self._num_started * _HEAD_START_S:g}"]
         self._num_started += 1
         controller = subprocess.Popen(
-            [*delayed, sys.executable, "-m", "submitit.local._local", str(self._folder_in_job)],
+            [*delayed, sys.executable, "-m", local_controller.__name__, str(self._folder_in_job)],
             env=environment,
             cwd=self._real_folder,
             stdin=subprocess.DEVNULL,

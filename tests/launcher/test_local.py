@@ -49,6 +49,10 @@ def runs(pid: int) -> bool:
         return False
 
 
+def child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
 def processes_of(recipe_dir: Path) -> list[int]:
     """Return the processes whose working directory is the recipe: its stages and their children."""
     found = []
@@ -229,9 +233,6 @@ def test_control_c_between_a_submission_and_its_record_cancels_the_launch(
 def test_sigkill_leaves_nothing_behind(
     recipe_dir: Path, sleeping: LaunchRecords, victim: str
 ) -> None:
-    def child(pid: int) -> int:
-        return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
-
     controller = int(sleeping.events(LAUNCH)[0]["job_id"])
     job = child(controller)
     victims = {"controller": controller, "job": job, "guard": child(job)}
@@ -247,6 +248,18 @@ def test_sigkill_leaves_nothing_behind(
         assert (metadata["state"], metadata["exit"]["signal"]) == ("failed", "SIGKILL")
     else:  # stopped by its guard, it said so itself
         assert (metadata["state"], metadata["exit"]["signal"]) == ("interrupted", "SIGTERM")
+
+
+def test_job_and_guard_killed_together_leave_nothing_behind(
+    recipe_dir: Path, sleeping: LaunchRecords
+) -> None:
+    controller = int(sleeping.events(LAUNCH)[0]["job_id"])
+    job, guard = (child(controller), child(child(controller)))
+    os.kill(job, signal.SIGSTOP)  # neither sees the other go
+    for pid in (guard, job):
+        os.kill(pid, signal.SIGKILL)
+    assert wait_for_all(sleeping)["prepare"].state == "failed"
+    assert processes_of(recipe_dir) == []
 
 
 def test_a_directory_that_cannot_be_written_is_the_reason(recipe_dir: Path, launcher) -> None:
