@@ -5,15 +5,10 @@ from __future__ import annotations
 import argparse
 import inspect
 import logging
-import os
-import signal
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from espnet3.utils.config_keys import missing_keys_named
@@ -31,29 +26,15 @@ from espnet3.utils.logging_utils import (
     set_stage_log_handler,
     stage_log_handler,
 )
-from espnet3.utils.masking import mask_text
+from espnet3.utils.ranks import process_rank
 from espnet3.utils.reuse import Kept
+from espnet3.utils.stage_endings import how_it_ended, log_ending, signals_raise
 from espnet3.utils.uncaught import mark_reported, show_uncaught
 
 logger = logging.getLogger(__name__)
 
 ALL = "all"
 _LOG_MODES = ("rank0", "per_rank")
-_SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2, signal.SIGINT)
-
-
-class StageInterrupted(SystemExit):
-    """A stage that ended early because of a signal; the process exits with 128 + its number.
-
-    Args:
-        signum: the signal.
-        message: what was saved, for the log.
-    """
-
-    def __init__(self, signum: int, message: str = "") -> None:
-        super().__init__(128 + signum)
-        self.signum = signum
-        self.message = message
 
 
 def resolve_stages(requested: Sequence[str] | None, stages: Sequence[str]) -> list[str]:
@@ -135,30 +116,6 @@ def run_stages(
             _run_stage(system, stage, method, args, log, log_mode)
 
 
-def process_rank() -> int:
-    """Return this process's rank among those that run one stage together, 0 when it is alone.
-
-    torch.distributed is asked first, then the launchers' variables. A scheduler also sets its
-    variables for a process that merely sits in an allocation, so that they count only where
-    the number of tasks says that there is more than one.
-    """
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        return int(distributed.get_rank())
-    for rank_name in ("RANK", "LOCAL_RANK"):
-        if os.environ.get(rank_name, "").isdigit():
-            return int(os.environ[rank_name])
-    for rank_name, size_name in (
-        ("SLURM_PROCID", "SLURM_NTASKS"),
-        ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-        ("PMI_RANK", "PMI_SIZE"),
-    ):
-        rank, size = os.environ.get(rank_name, ""), os.environ.get(size_name, "")
-        if rank.isdigit() and size.isdigit() and int(size) > 1:
-            return int(rank)
-    return 0
-
-
 def stage_log_dir(system: Any, stage: str) -> Path:
     """Return the folder of a stage's log: its entry in ``stage_log_dirs``, or the default."""
     directories: Mapping[str, Any] = getattr(system, "stage_log_dirs", {})
@@ -189,7 +146,7 @@ def _run_stage(
     try:
         log.info("=== [START] stage: %s ===", stage)
         log_stage_metadata(log, system, args, metadata)
-        with _signals_raise(), missing_keys_named(system, args):
+        with signals_raise(), missing_keys_named(system, args):
             results = method()
         if handler is not None and handler.failure is not None:
             raise handler.failure
@@ -198,8 +155,8 @@ def _run_stage(
         metadata.update(state="done", exit={"status": 0})
         log.info("=== [DONE] stage: %s (%.2fs) ===", stage, time.perf_counter() - start)
     except BaseException as error:
-        metadata.update(_how_it_ended(error))
-        _log_ending(log, stage, error, metadata, time.perf_counter() - start)
+        metadata.update(how_it_ended(error))
+        log_ending(log, stage, error, metadata, time.perf_counter() - start)
         mark_reported(error, stage)
         raise
     finally:
@@ -211,85 +168,6 @@ def _run_stage(
             log.error("The metadata of stage %s could not be written: %s", stage, error)
         finally:
             set_stage_log_handler(None, "")
-
-
-def _how_it_ended(error: BaseException) -> dict[str, Any]:
-    """Return the metadata's ``state`` and ``exit`` for what a stage raised."""
-    if isinstance(error, (StageInterrupted, KeyboardInterrupt)):
-        signum = error.signum if isinstance(error, StageInterrupted) else signal.SIGINT
-        message = error.message if isinstance(error, StageInterrupted) else ""
-        ending = {"status": 128 + signum, "signal": signal.Signals(signum).name}
-        return {"state": "interrupted", "exit": {**ending, "message": message}}
-    if isinstance(error, SystemExit):
-        code = error.code
-        status = code if isinstance(code, int) else int(code is not None)
-        message = code if isinstance(code, str) else f"sys.exit({code!r}) called in the stage"
-        return {
-            "state": "failed" if status else "done",
-            "exit": {"status": status, "message": message},
-        }
-    kind = f"{type(error).__module__}.{type(error).__qualname__}"
-    return {
-        "state": "failed",
-        "exit": {"status": 1, "error": kind, "message": mask_text(str(error))},
-    }
-
-
-def _log_ending(
-    log: logging.Logger,
-    stage: str,
-    error: BaseException,
-    metadata: Mapping[str, Any],
-    elapsed_s: float,
-) -> None:
-    ending = metadata["exit"]
-    if metadata["state"] == "interrupted":
-        saved = f": {ending['message']}" if ending["message"] else ""
-        log.warning(
-            "=== [INTERRUPTED] stage: %s (%.2fs) by %s%s ===",
-            stage,
-            elapsed_s,
-            ending["signal"],
-            saved,
-        )
-    elif metadata["state"] == "done":
-        log.info("=== [DONE] stage: %s (%.2fs), left by sys.exit(0) ===", stage, elapsed_s)
-    else:
-        # A person's mistake is told by its message; anything else needs its traceback.
-        expected = isinstance(error, (RecipeError, SystemExit))
-        reason = ending["message"] if expected else f"{type(error).__name__}: {ending['message']}"
-        log.error(
-            "=== [FAILED] stage: %s (%.2fs) ===\n%s",
-            stage,
-            elapsed_s,
-            reason,
-            exc_info=None if expected else (type(error), error, error.__traceback__),
-        )
-
-
-@contextmanager
-def _signals_raise() -> Iterator[None]:
-    """Turn signals that would end the process into :class:`StageInterrupted` in this block.
-
-    A signal that the caller chose to ignore (``nohup``) stays ignored. Outside the main thread
-    Python allows no handlers, and signals keep their ordinary effect.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise StageInterrupted(signum)
-
-    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
-    taken = {signum: old for signum, old in before.items() if old is not signal.SIG_IGN}
-    for signum in taken:
-        signal.signal(signum, interrupt)
-    try:
-        yield
-    finally:
-        for signum, old in taken.items():
-            signal.signal(signum, old if old is not None else signal.SIG_DFL)
 
 
 def _stage_method(system: Any, stage: str) -> Callable[[], Any]:

@@ -25,13 +25,10 @@ from espnet3.utils.errors import (
     UnknownStageError,
 )
 from espnet3.utils.logging_utils import configure_logging
+from espnet3.utils.ranks import process_rank
 from espnet3.utils.reuse import Kept
-from espnet3.utils.stages_utils import (
-    StageInterrupted,
-    process_rank,
-    resolve_stages,
-    run_stages,
-)
+from espnet3.utils.stage_endings import StageInterrupted
+from espnet3.utils.stages_utils import resolve_stages, run_stages
 
 STAGES = ["create_dataset", "train", "infer"]
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "PMI_RANK", "PMI_SIZE")

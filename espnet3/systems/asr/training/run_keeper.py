@@ -20,7 +20,7 @@ from espnet3.systems.asr.training.interruption import Interruption
 from espnet3.systems.asr.training.module import CTCTraining
 from espnet3.systems.asr.training.validation import Validator
 from espnet3.systems.asr.training_config import TrainerConfig
-from espnet3.utils.stages_utils import StageInterrupted
+from espnet3.utils.stage_endings import StageInterrupted
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from espnet3.systems.asr.checkpoints import CheckpointFolder
 from espnet3.systems.asr.system import ASRSystem
-from espnet3.utils.stages_utils import StageInterrupted
+from espnet3.utils.stage_endings import StageInterrupted
 
 DATASET = """
 from pathlib import Path

@@ -12,7 +12,7 @@ import torch
 
 from espnet3.systems.asr.checkpoints import CheckpointFolder
 from espnet3.systems.asr.training import run_keeper, validation
-from espnet3.utils.stages_utils import StageInterrupted
+from espnet3.utils.stage_endings import StageInterrupted
 
 from .conftest import MakeSystem, checkpoint_content, figures, train_until_interrupted
 
