@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from launcher.containers.base import Container
 from launcher.errors import ConfigError, LauncherError, SubmissionError
 from launcher.masking import mask_arguments, mask_environment
 from launcher.plan import StagePlan
+from launcher.provenance import git_state, versions
 from launcher.recipe import Recipe
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.status import job_status
@@ -141,7 +139,7 @@ def submit(launch: Launch, cluster: Cluster, *, command_line: Sequence[str]) -> 
             "recipe_dir": str(launch.recipe.directory),
             "code_root": str(launch.recipe.code_root),
             "git": git_state(launch.recipe.code_root),
-            "versions": _versions(),
+            "versions": versions(),
             "config": to_record(launch.config),
             "plan": launch.plan.to_record(),
             "jobs": [job.to_record() for job in launch.jobs],
@@ -188,33 +186,3 @@ def cancel(
         if status.job_id is not None:
             cluster.cancel(status, force=force)
     return open_stages
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return commit and changed files of a work tree; None outside of git, or without git."""
-
-    def ask(*arguments: str) -> str | None:
-        command = ["git", "-C", str(folder), *arguments]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, errors="replace")
-        except FileNotFoundError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = ask("rev-parse", "HEAD")
-    if commit is None:
-        return None
-    changed = (ask("status", "--porcelain", "--untracked-files=no") or "").splitlines()
-    return {"commit": commit, "changed_files": [line[3:] for line in changed]}
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("submitit", "hydra-core", "omegaconf", "rich")
-    return {
-        "python": platform.python_version(),
-        "executable": sys.executable,
-        "platform": platform.platform(),
-        **{name: version(name) for name in names},
-    }
