@@ -68,7 +68,7 @@ class _Watch:
     def rows(self) -> list[Row]:
         pressed = self._interrupts.count
         if pressed > self.interrupts_acted_on:
-            self._cancel(force=self.interrupts_acted_on > 0)
+            self._cancel(force=pressed > 1)
             self.interrupts_acted_on = pressed
         return [self._row(job) for job in self.jobs]
 

@@ -138,14 +138,17 @@ def test_control_c_cancels_and_a_second_one_kills(records: LaunchRecords) -> Non
     cluster = NoCluster(records)
 
     def press_twice() -> None:
-        for _ in range(2):
-            time.sleep(0.2)
-            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        # Python counts signals as one that come before it looks: the second waits for the first.
+        deadline = time.monotonic() + 20
+        while len(cluster.asked) < len(STAGES) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
 
     presser = threading.Thread(target=press_twice)
-    presser.start()
     file = io.StringIO()
     with counted_interrupts() as interrupts:
+        presser.start()
         status = follow(records, cluster, interrupts, Console(file=file))
     presser.join()
     assert status == 130
@@ -153,6 +156,14 @@ def test_control_c_cancels_and_a_second_one_kills(records: LaunchRecords) -> Non
     assert records.events(LAUNCH)[len(STAGES)]["stages"] == list(STAGES)
     assert "cancelling the launch; Ctrl-C once more kills it" in file.getvalue()
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_two_presses_at_once_kill(records: LaunchRecords) -> None:
+    cluster = NoCluster(records)
+    interrupts = Interrupts()
+    interrupts.count = 2
+    assert follow(records, cluster, interrupts, Console(file=io.StringIO())) == 130
+    assert cluster.asked == [(stage, True) for stage in reversed(STAGES)]
 
 
 def test_the_live_table_shows_the_last_line_and_leaves_room_for_an_echoed_control_c(
