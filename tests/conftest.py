@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,17 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Spaces, quotes, a submitit pattern, a bind-mount separator and a letter outside ASCII.
 HOSTILE_NAME = "my 'own' \"work\" %j:é"
+
+
+def pytest_configure() -> None:
+    """Let signals have their ordinary effect here and in every process that tests start.
+
+    A suite that a script or ``nohup`` runs in the background begins with some of them ignored, and
+    an ignored signal stays ignored in all that it starts.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(signum, signal.SIG_DFL)
 
 
 @pytest.fixture

@@ -146,7 +146,7 @@ def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
     caplog.set_level(logging.INFO)
     make_system("interrupted").train()
     assert f"{newest} is truncated" in caplog.text
-    assert "step00000004.ckpt: step 4" in caplog.text
+    assert f"Going on from step 4: {CheckpointFolder(system.exp_dir).file(4)}" in caplog.text
     assert_same_training(checkpoint_content(system, STEPS), checkpoint_content(undisturbed, STEPS))
     assert figures(system) == figures(undisturbed)
 
