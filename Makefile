@@ -31,7 +31,7 @@ make run      run a recipe's stages as jobs, follow them, show results and error
                 ARGS="--training_config conf/training.yaml stop_grace_s=30"
                                         more flags for run.py, settings of the launcher
 make test     run the test suite; ARGS="-k launcher -m 'not slow'" goes to pytest
-make targets  hold the project to its figures: half an hour of an idle machine
+make targets  hold the project to its figures: 25 minutes of an idle machine
 make lint     check style and types
 make format   put the code into the project's format
 make env      only make .venv, which the others do when it is needed
