@@ -132,8 +132,10 @@ def _damage(path: Path, size_bytes: int) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             member = archive.testzip()
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, OSError, EOFError):
-        return "is damaged"
+    except OSError as error:
+        return f"cannot be read ({error.strerror or error})"
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError):
+        return "is damaged"  # the kinds of error that zipfile has for contents that make no sense
     return None if member is None else f"is damaged (in {member})"
 
 

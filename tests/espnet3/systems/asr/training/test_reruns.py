@@ -14,6 +14,7 @@ import torch
 from espnet3.systems.asr.checkpoints import CheckpointFolder, best_checkpoint, load_recogniser
 from espnet3.systems.asr.features import LogMel
 from espnet3.systems.asr.model import CTCModel
+from espnet3.systems.asr.system import ASRSystem
 from espnet3.utils.errors import CheckpointError, StorageError
 
 from .conftest import MakeSystem, checkpoint_content, figures, train_until_interrupted
@@ -22,6 +23,18 @@ from .test_resume import STEPS, assert_same_training, signal_after_step
 
 def checkpoints(system: object) -> list[str]:
     return sorted(path.name for path in Path(system.exp_dir, "checkpoints").glob("*.ckpt"))
+
+
+def undisturbed_and_interrupted(
+    make_system: MakeSystem, monkeypatch: pytest.MonkeyPatch
+) -> tuple[ASRSystem, ASRSystem]:
+    """Return a system that has trained to the end, and one like it that was ended at step 6."""
+    undisturbed, system = make_system("undisturbed"), make_system("interrupted")
+    undisturbed.train()
+    with monkeypatch.context() as patch:
+        signal_after_step(patch, 6, signal.SIGTERM)
+        train_until_interrupted(system)
+    return undisturbed, system
 
 
 def test_train_makes_what_is_missing_and_returns_its_figures(
@@ -102,12 +115,7 @@ def test_a_finished_run_outlives_others_and_comes_back(
 def test_an_interrupted_run_that_comes_back_goes_on(
     make_system: MakeSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    undisturbed = make_system("undisturbed")
-    undisturbed.train()
-    system = make_system("interrupted")
-    with monkeypatch.context() as patch:
-        signal_after_step(patch, 6, signal.SIGTERM)
-        train_until_interrupted(system)
+    undisturbed, system = undisturbed_and_interrupted(make_system, monkeypatch)
     make_system("interrupted", seed=4, trainer__max_steps=2).train()
     make_system("interrupted").train()
     assert_same_training(checkpoint_content(system, STEPS), checkpoint_content(undisturbed, STEPS))
@@ -135,12 +143,7 @@ def test_only_the_best_and_the_newest_two_checkpoints_stay(make_system: MakeSyst
 def test_a_truncated_newest_checkpoint_falls_back_to_the_one_before(
     make_system: MakeSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    undisturbed = make_system("undisturbed")
-    undisturbed.train()
-    system = make_system("interrupted")
-    with monkeypatch.context() as patch:
-        signal_after_step(patch, 6, signal.SIGTERM)
-        train_until_interrupted(system)
+    undisturbed, system = undisturbed_and_interrupted(make_system, monkeypatch)
     newest = CheckpointFolder(system.exp_dir).file(6)
     newest.write_bytes(newest.read_bytes()[:1000])
     caplog.set_level(logging.INFO)
