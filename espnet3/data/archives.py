@@ -11,7 +11,7 @@ import tarfile
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from espnet3.utils.errors import DataError, StorageError, storage_errors
@@ -58,12 +58,13 @@ def unpack(archive: Path, folder: Path) -> None:
             outside of ``folder``.
         StorageError: when the disk is full or the folder cannot be written.
     """
-    if not hasattr(tarfile, "data_filter"):
-        raise DataError("This Python cannot unpack archives safely: 3.10.12 or later is needed.")
     try:
         with storage_errors(folder), tarfile.open(archive) as stream:
-            stream.extractall(folder, filter="data")
-    except tarfile.FilterError as error:
+            if hasattr(tarfile, "data_filter"):
+                stream.extractall(folder, filter="data")
+            else:
+                stream.extractall(folder, members=_plain_members(stream, folder))
+    except _REFUSALS as error:
         raise DataError(
             f"{archive} is refused: {error}. Such an archive is broken or hostile; get it anew "
             "from where it is published."
@@ -74,6 +75,28 @@ def unpack(archive: Path, folder: Path) -> None:
         raise DataError(
             f"{archive} is not a tar archive, or is truncated ({error}). Get it anew."
         ) from error
+
+
+class _Refused(Exception):
+    """A member of an archive is not taken."""
+
+
+# Python 3.10.12 and 3.11.4 brought filters; Debian 12 has 3.11.2.
+_REFUSALS = (_Refused, *((tarfile.FilterError,) if hasattr(tarfile, "data_filter") else ()))
+
+
+def _plain_members(stream: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
+    """Yield the members of an archive that has nothing but files and folders below ``folder``."""
+    top = folder.resolve()
+    for member in stream:
+        if not (member.isreg() or member.isdir()):
+            raise _Refused(f"'{member.name}' is neither a file nor a folder")
+        if not (top / member.name).resolve().is_relative_to(top):
+            raise _Refused(f"'{member.name}' would be extracted outside the destination")
+        member.mode = 0o755 if member.isdir() else 0o644
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        yield member
 
 
 def content_sha256(folder: Path, files: Iterable[Path]) -> str:

@@ -9,9 +9,10 @@ import sys
 def process_rank() -> int:
     """Return this process's rank among those that run one stage together, 0 when it is alone.
 
-    torch.distributed is asked first, then the launchers' variables. A scheduler also sets its
-    variables for a process that merely sits in an allocation, so that they count only where
-    the number of tasks says that there is more than one.
+    torch.distributed is asked first, then the launchers' variables: of a stage on several nodes,
+    there is one process for each, and who starts more of them on its node numbers those. A
+    scheduler also sets its variables for a process that merely sits in an allocation, so that they
+    count only where the number of tasks says that there is more than one.
     """
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
@@ -20,6 +21,7 @@ def process_rank() -> int:
         if os.environ.get(rank_name, "").isdigit():
             return int(os.environ[rank_name])
     for rank_name, size_name in (
+        ("NODE_RANK", "NNODES"),
         ("SLURM_PROCID", "SLURM_NTASKS"),
         ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
         ("PMI_RANK", "PMI_SIZE"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -85,26 +87,86 @@ def log_ending(
         )
 
 
-@contextmanager
-def signals_raise() -> Iterator[None]:
-    """Turn signals that would end the process into :class:`StageInterrupted` in this block.
+class StageSignals:
+    """The signals that reach a process while it runs a stage.
+
+    The first one ends the stage. Those that follow are passed over: the stage may be saving its
+    work, or its ending is being recorded, and Slurm signals every process of a job while whoever
+    stands over the stage passes the signal on as well. Only Ctrl-C counts each time it is pressed.
 
     A signal that the caller chose to ignore (``nohup``) stays ignored. Outside the main thread
     Python allows no handlers, and signals keep their ordinary effect.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def interrupt(signum: int, frame: FrameType | None) -> None:
-        raise StageInterrupted(signum)
+    def __init__(self) -> None:
+        self._first: int | None = None
+        self._told = False
+        self._raising = False
 
-    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
-    taken = {signum: old for signum, old in before.items() if old is not signal.SIG_IGN}
-    for signum in taken:
-        signal.signal(signum, interrupt)
-    try:
-        yield
-    finally:
-        for signum, old in taken.items():
-            signal.signal(signum, old if old is not None else signal.SIG_DFL)
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep signals from ending the process in this block.
+
+        One that has not ended a stage by then has its ordinary effect afterwards.
+        """
+        global _current
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+        taken = {signum: old for signum, old in before.items() if old is not signal.SIG_IGN}
+        outer, _current = _current, self
+        for signum in taken:
+            signal.signal(signum, self._on_signal)
+        try:
+            yield
+        finally:
+            _current = outer
+            for signum, old in taken.items():
+                signal.signal(signum, old if old is not None else signal.SIG_DFL)
+            if self._first is not None:
+                if not self._told:
+                    os.kill(os.getpid(), self._first)
+                # Taking torch down takes a second, in which the next signal may come.
+                atexit.unregister(_ignore_signals)
+                atexit.register(_ignore_signals)
+
+    @contextmanager
+    def raised(self) -> Iterator[None]:
+        """Turn signals into :class:`StageInterrupted` in this block; inside :meth:`held`."""
+        try:
+            self._raising = True
+            if self._first is not None:
+                self._told = True
+                raise StageInterrupted(self._first)
+            yield
+        finally:
+            self._raising = False
+
+    def taken(self, signum: int) -> None:
+        """Note that the stage itself has heard a signal, and will end by it in its own time."""
+        if self._first is None:
+            self._first = signum
+        self._told = True
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        counts = self._first is None or signum == signal.SIGINT
+        if self._first is None:
+            self._first = signum
+        if self._raising and counts:
+            self._told = True
+            raise StageInterrupted(signum)
+
+
+def signal_taken(signum: int) -> None:
+    """Note that the running stage, if there is one, has heard a signal and will end by it."""
+    if _current is not None:
+        _current.taken(signum)
+
+
+_current: StageSignals | None = None
+
+
+def _ignore_signals() -> None:
+    for signum in _SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)

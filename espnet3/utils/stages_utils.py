@@ -28,7 +28,7 @@ from espnet3.utils.logging_utils import (
 )
 from espnet3.utils.ranks import process_rank
 from espnet3.utils.reuse import Kept
-from espnet3.utils.stage_endings import how_it_ended, log_ending, signals_raise
+from espnet3.utils.stage_endings import StageSignals, how_it_ended, log_ending
 from espnet3.utils.uncaught import mark_reported, show_uncaught
 
 logger = logging.getLogger(__name__)
@@ -112,8 +112,9 @@ def run_stages(
         if getattr(args, "dry_run", False):
             _show_plan(system, stage, args, log)
             continue
-        with log_stage(stage):
-            _run_stage(system, stage, method, args, log, log_mode)
+        signals = StageSignals()
+        with log_stage(stage), signals.held():
+            _run_stage(system, stage, method, args, log, log_mode, signals)
 
 
 def stage_log_dir(system: Any, stage: str) -> Path:
@@ -129,6 +130,7 @@ def _run_stage(
     args: argparse.Namespace | None,
     log: logging.Logger,
     log_mode: str,
+    signals: StageSignals,
 ) -> None:
     # Imported here: `run.py --help` needs none of it.
     from espnet3.utils.metadata import finish_metadata, reset_peak_memory, stage_metadata
@@ -146,7 +148,7 @@ def _run_stage(
     try:
         log.info("=== [START] stage: %s ===", stage)
         log_stage_metadata(log, system, args, metadata)
-        with signals_raise(), missing_keys_named(system, args):
+        with signals.raised(), missing_keys_named(system, args):
             results = method()
         if handler is not None and handler.failure is not None:
             raise handler.failure

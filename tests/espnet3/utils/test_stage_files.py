@@ -53,6 +53,16 @@ def test_a_deleted_log_does_not_lend_its_name(tmp_path: Path) -> None:
     assert pairs(tmp_path)["train"] == "next"
 
 
+def test_a_number_without_a_log_does_not_hide_the_ones_after_it(tmp_path: Path) -> None:
+    (tmp_path / "train1.out").write_text("of a stage that was killed before it had a log")
+    slow = StageFiles(tmp_path, "train", {"run": "slow", "state": "running"})
+    run(tmp_path, "fast")
+    slow.stream.write("slow")
+    assert slow.write_metadata({"run": "slow", "state": "done"}).name == "train2.metadata.json"
+    slow.close()
+    assert pairs(tmp_path) == {"train": "fast", "train2": "slow"}
+
+
 def test_stages_whose_names_begin_alike_do_not_mix(tmp_path: Path) -> None:
     run(tmp_path, "a")
     other = StageFiles(tmp_path, "train_tokenizer", {"run": "b", "state": "done"})

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from espnet3.utils import metadata as metadata_module
 from espnet3.utils.errors import (
     ConfigError,
     DataError,
@@ -31,7 +32,10 @@ from espnet3.utils.stage_endings import StageInterrupted
 from espnet3.utils.stages_utils import resolve_stages, run_stages
 
 STAGES = ["create_dataset", "train", "infer"]
-RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "SLURM_NTASKS", "PMI_RANK", "PMI_SIZE")
+RANK_VARIABLES = (
+    *("RANK", "LOCAL_RANK", "NODE_RANK", "NNODES"),
+    *("SLURM_PROCID", "SLURM_NTASKS", "PMI_RANK", "PMI_SIZE"),
+)
 
 
 class System:
@@ -211,6 +215,84 @@ def test_a_signal_is_recorded(system: System) -> None:
     assert (metadata["state"], metadata["exit"]["signal"]) == ("interrupted", "SIGTERM")
 
 
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGUSR2])
+def test_signals_after_the_first_leave_the_stages_clean_up_alone(
+    system: System, first: int
+) -> None:
+    cleaned_up = []
+
+    def stage() -> None:
+        try:
+            os.kill(os.getpid(), first)
+        finally:
+            for signum in (signal.SIGTERM, signal.SIGUSR2, signal.SIGHUP):
+                os.kill(os.getpid(), signum)
+            cleaned_up.append(first)
+
+    system.infer = stage  # type: ignore[method-assign]
+    with pytest.raises(StageInterrupted) as caught:
+        run_stages(system, ["infer"])
+    assert (caught.value.signum, cleaned_up) == (first, [first])
+    assert metadata_of(system, "infer")["exit"]["signal"] == signal.Signals(first).name
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_clean_up(system: System) -> None:
+    def stage() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            raise AssertionError
+
+    system.infer = stage  # type: ignore[method-assign]
+    with pytest.raises(StageInterrupted) as caught:
+        run_stages(system, ["infer"])
+    assert caught.value.signum == signal.SIGINT
+
+
+def test_a_signal_while_the_ending_is_recorded_waits_until_it_is(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[tuple[int, str]] = []
+
+    def handler(signum: int, _frame: Any) -> None:
+        heard.append((signum, metadata_of(system, "train")["state"]))
+
+    finish = metadata_module.finish_metadata
+
+    def finish_and_signal(known: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        finish(known)
+
+    monkeypatch.setattr(metadata_module, "finish_metadata", finish_and_signal)
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        run_stages(system, ["train"])
+        assert heard == [(signal.SIGTERM, "done")]
+        with pytest.raises(DataError):
+            run_stages(system, ["bad_data"])
+        assert len(heard) == 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert metadata_of(system, "bad_data")["state"] == "failed"
+
+
+def test_a_signal_before_the_stage_begins_is_recorded_as_its_ending(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collect = metadata_module.collect_configs
+
+    def collect_and_signal(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return collect(*arguments)
+
+    monkeypatch.setattr(metadata_module, "collect_configs", collect_and_signal)
+    with pytest.raises(StageInterrupted):
+        run_stages(system, ["train"])
+    assert system.called == []
+    assert metadata_of(system, "train")["state"] == "interrupted"
+
+
 def test_handlers_are_gone_after_a_stage_whatever_happened(system: System) -> None:
     before = list(logging.getLogger().handlers)
     run_stages(system, ["infer"])
@@ -281,6 +363,8 @@ def test_an_unknown_log_mode_is_refused(system: System) -> None:
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "1"}, 0),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, 1),
         ({"PMI_RANK": "3", "PMI_SIZE": "4"}, 3),
+        ({"NODE_RANK": "1", "NNODES": "2"}, 1),
+        ({"NODE_RANK": "0", "NNODES": "2", "LOCAL_RANK": "1"}, 1),
         ({"RANK": "0", "SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, 0),
     ],
 )
@@ -312,6 +396,23 @@ def test_a_log_on_a_full_disk_fails_the_stage(
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning:" in line]
     assert len(warnings) == 1
     assert metadata_of(system, "infer")["state"] != "done"
+
+
+def test_a_signal_while_the_interpreter_ends_does_not_change_its_exit_status(
+    tmp_path: Path,
+) -> None:
+    program = (
+        "import atexit, os, signal, sys, time; from pathlib import Path\n"
+        "from espnet3.utils.stages_utils import run_stages\n"
+        "atexit.register(os.kill, os.getpid(), signal.SIGTERM)\n"
+        "class System:\n"
+        "    stage_log_dirs = {'default': Path(sys.argv[1])}\n"
+        "    def stage(self):\n"
+        "        os.kill(os.getpid(), signal.SIGUSR2); time.sleep(30)\n"
+        "run_stages(System(), ['stage'])\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, str(tmp_path)], timeout=60)
+    assert ran.returncode == 128 + signal.SIGUSR2
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR2])

@@ -24,7 +24,10 @@ from espnet3.systems.asr.features import LogMel
 from espnet3.systems.asr.model import CTCModel
 from espnet3.systems.asr.tokenizer import Tokenizer
 from espnet3.systems.asr.training.checkpoint_io import AtomicCheckpointIO
-from espnet3.systems.asr.training.interruption import Interruption
+from espnet3.systems.asr.training.interruption import (
+    Interruption,
+    leave_signals_to_training,
+)
 from espnet3.systems.asr.training.module import CTCTraining
 from espnet3.systems.asr.training.progress import TerminalProgress
 from espnet3.systems.asr.training.run_folder import RunFolder
@@ -69,6 +72,7 @@ def fit(
         module = CTCTraining(model, config)
         loader = _train_loader(config, tokenizer, train, start, *ranks)
         trainer.fit(module, loader, ckpt_path=str(checkpoint) if checkpoint else None)
+        interruption.install()  # Lightning has put back the handlers from before
         # A validation that was cut short at the very last step.
         keeper.finish(trainer, module)
     return keeper.results()
@@ -154,6 +158,7 @@ def _loader(batches: IterableDataset[Batch], settings: LoaderConfig) -> DataLoad
         num_workers=settings.num_workers,
         # A recipe's own dataset package cannot be pickled for spawned workers.
         multiprocessing_context="fork" if settings.num_workers else None,
+        worker_init_fn=leave_signals_to_training,
         # Its own generator: making an iterator must not draw from the global one.
         generator=torch.Generator(),
     )
@@ -170,6 +175,7 @@ def _quiet_lightning() -> Iterator[None]:
             for message in (
                 ".*does not have many workers.*",
                 ".*Experiment logs directory.*",  # of a run begun again at the same step
+                ".*srun. command is available.*",  # how its processes start is the launcher's
                 ".*LeafSpec.*is deprecated.*",  # Lightning 2.6.6 under torch 2.13
             ):
                 warnings.filterwarnings("ignore", message=message)

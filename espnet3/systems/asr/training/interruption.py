@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from espnet3.utils.stage_endings import signal_taken
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +60,30 @@ class Interruption:
         if self.signum is not None and signum == signal.SIGINT:
             raise KeyboardInterrupt  # a second Ctrl-C does not wait
         if self.signum is None:
+            self.signum = signum
+            signal_taken(signum)  # where these handlers are no longer in place, it counts as well
             logger.info(
                 "%s received: saving a checkpoint after this step", signal.Signals(signum).name
             )
-        self.signum = signum
+
+
+def leave_signals_to_training(_worker_id: int) -> None:
+    """Have a worker of a DataLoader live through the signals that are meant for the training.
+
+    A scheduler signals every process of a job: without its workers, training would not come to the
+    end of its step. Only a SIGTERM from the training itself ends a worker, which is how DataLoader
+    and Python's exit get rid of one that hangs.
+    """
+    for signum in _SIGNALS:
+        if signum != signal.SIGTERM:
+            signal.signal(signum, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS
+        # Blocked, so that no handler has it: a handler is not told who sent a signal.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told_by(pid: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != pid:
+        pass
+    os._exit(0)

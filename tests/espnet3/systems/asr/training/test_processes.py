@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -97,6 +98,125 @@ def test_sigterm_from_outside_ends_the_process_with_a_checkpoint(make_system: Ma
     assert process.returncode == 128 + signal.SIGTERM
     assert time.monotonic() - begin_s < 20
     assert best_checkpoint(system.exp_dir).exists()
+
+
+# Runs the stage; takes half a second to save each checkpoint, and says when it begins.
+RUN_TRAIN = """
+import os, sys, time
+from omegaconf import OmegaConf
+from espnet3.systems.asr.system import ASRSystem
+from espnet3.systems.asr.training import checkpoint_io, run_keeper
+from espnet3.utils.logging_utils import configure_logging
+from espnet3.utils.stages_utils import run_stages
+
+log_step, save = run_keeper.RunKeeper._log_step, checkpoint_io._Stream.save
+
+def log_and_tell(self, *arguments):
+    log_step(self, *arguments)
+    print("step", self.step, flush=True)
+
+def save_slowly(self, checkpoint):
+    print("saving", flush=True)
+    time.sleep(0.25)
+    save(self, checkpoint)
+    time.sleep(0.25)
+
+run_keeper.RunKeeper._log_step = log_and_tell
+checkpoint_io._Stream.save = save_slowly
+configure_logging()
+run_stages(ASRSystem(training_config=OmegaConf.load(sys.argv[1])), ["train"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "further", "num_workers", "wait_s"),
+    [
+        pytest.param(signal.SIGTERM, [signal.SIGTERM], 2, 0.0, id="twice at once"),
+        pytest.param(signal.SIGTERM, [signal.SIGTERM] * 2, 0, 0.3, id="again while it saves"),
+        pytest.param(signal.SIGUSR2, [signal.SIGTERM], 2, 0.3, id="warned, then ended"),
+        pytest.param(signal.SIGUSR2, [signal.SIGTERM], 0, 0.7, id="ended when it has saved"),
+        pytest.param(signal.SIGTERM, [signal.SIGUSR2, signal.SIGHUP], 2, 0.7, id="all of them"),
+    ],
+)
+def test_signals_after_the_first_to_every_process_do_not_break_the_saving(
+    make_system: MakeSystem, first: int, further: list[int], num_workers: int, wait_s: float
+) -> None:
+    """Slurm signals every process of a step, the launcher's guard the group of the stage's."""
+    endless = {"trainer__max_steps": 100000, "trainer__val_check_interval": 100000}
+    system = make_system(**endless, dataloader__train__num_workers=num_workers)
+    folder = Path(system.training_config.recipe_dir)
+    (folder / "run_train.py").write_text(RUN_TRAIN)
+    OmegaConf.save(system.training_config, folder / "endless.yaml")
+    process = subprocess.Popen(
+        [sys.executable, str(folder / "run_train.py"), str(folder / "endless.yaml")],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    said = wait_for(process, "step 3")
+    os.killpg(process.pid, first)
+    if wait_s:
+        said += wait_for(process, "saving")
+    for signum in further:
+        time.sleep(wait_s / len(further))
+        os.killpg(process.pid, signum)
+    said += process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + first, said
+    metadata = json.loads(Path(system.exp_dir, "train.metadata.json").read_text())
+    assert metadata["exit"]["signal"] == signal.Signals(first).name
+    (checkpoint,) = Path(system.exp_dir, "checkpoints").glob("*.ckpt")
+    assert str(checkpoint) in metadata["exit"]["message"]
+    assert int(checkpoint.stem.removeprefix("step")) >= 3
+    assert torch.load(checkpoint, weights_only=True)["callbacks"]["RunKeeper"]["step"] >= 3
+
+
+def wait_for(process: subprocess.Popen[str], line_start: str) -> str:
+    """Read what a process prints up to a line, and return it."""
+    assert process.stdout is not None
+    said = ""
+    while not said.splitlines()[-1:] or not said.splitlines()[-1].startswith(line_start):
+        line = process.stdout.readline()
+        assert line, said
+        said += line
+    return said
+
+
+HANGING_WORKER = """
+import os, subprocess, sys, time
+from torch.utils.data import DataLoader, IterableDataset
+from espnet3.systems.asr.training.interruption import leave_signals_to_training
+
+class Hanging(IterableDataset):
+    def __iter__(self):
+        yield os.getpid()
+        time.sleep(600)
+
+batches = iter(DataLoader(
+    Hanging(), batch_size=None, num_workers=1, multiprocessing_context="fork",
+    worker_init_fn=leave_signals_to_training,
+))
+worker = next(batches)
+for signal in ("TERM", "USR2", "INT", "HUP"):
+    subprocess.run(["kill", f"-{signal}", str(worker)], check=True)
+time.sleep(0.5)
+os.kill(worker, 0)
+print("worker lives", flush=True)
+"""
+
+
+def test_a_loaders_worker_ends_by_its_own_training_only() -> None:
+    begin_s = time.monotonic()
+    ran = subprocess.run(
+        [sys.executable, "-c", HANGING_WORKER],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.returncode, ran.stdout) == (0, "worker lives\n"), ran.stderr
+    assert time.monotonic() - begin_s < 30
 
 
 def test_a_second_training_in_the_folder_is_refused_while_the_first_runs(
