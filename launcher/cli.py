@@ -1,4 +1,4 @@
-"""The command line: ``python -m launcher [run] …``, and ``status`` and ``cancel``.
+"""The command line: ``python -m launcher [run] …``, ``status`` and ``cancel``, and ``image …``.
 
 Nothing heavy is imported here before it is known what is wanted: ``--help`` has to be instant on a
 login node.
@@ -7,6 +7,7 @@ login node.
 from __future__ import annotations
 
 import io
+import os
 import sys
 
 from launcher.errors import LauncherError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from launcher.records import LaunchRecords
 
-_LIBRARIES = ("hydra", "omegaconf", "rich", "submitit")
+_LIBRARIES = ("docker", "hydra", "omegaconf", "requests", "rich", "submitit", "yaml")
 _REVISITS = ("status", "cancel")
 
 
@@ -28,10 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command_line = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is shown byte for byte
-    if not {"-h", "--help"}.isdisjoint(command_line):
+    is_image = command_line[:1] == ["image"]  # a program of its own, with a help of its own
+    if not is_image and not {"-h", "--help"}.isdisjoint(command_line):
         print(HELP, end="")
         return 0
     try:
+        if is_image:
+            from launcher.images.commands import main as image
+
+            return image(command_line[1:])
         if command_line[:1] and command_line[0] in _REVISITS:
             return _revisit(command_line)
         return _run(command_line)
@@ -49,6 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `… --dry-run | head`
+        # What is left to be flushed at exit has to go somewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
 
 
 def run_parser() -> ArgumentParser:
@@ -60,6 +70,7 @@ def run_parser() -> ArgumentParser:
     parser.add_argument("--stages", nargs="+")
     parser.add_argument("--follow", action="store_true")
     parser.add_argument("--dry-run", "--dry_run", action="store_true")
+    parser.add_argument("--allow-unpinned", action="store_true")
     return parser
 
 
@@ -111,43 +122,39 @@ def split_arguments(argv: Sequence[str]) -> tuple[Namespace, list[str], list[str
 def _run(command_line: list[str]) -> int:
     options, settings, passed_on = split_arguments(command_line)
 
-    from launcher import registry
-    from launcher.config import load_config
+    from launcher.clusters.base import ForegroundCluster
     from launcher.interrupts import INTERRUPTED, counted_interrupts
-    from launcher.launch import build_launch, submit
-    from launcher.plan import probe_plan
-    from launcher.recipe import current_dir, find_recipe, recipe_arguments
+    from launcher.prepare import check, prepare
+    from launcher.recipe import current_dir
+    from launcher.submission import submit
 
-    working_dir = current_dir()
-    recipe = find_recipe(options.recipe, working_dir=working_dir)
-    choices = {"cluster": options.cluster, "container": options.container}
-    config = load_config(choices, settings, recipe_dir=recipe.directory)
-    cluster = registry.load("clusters", config.cluster.name).Implementation(config.cluster)
-    container = registry.load("containers", config.container.name).Implementation(config.container)
-    arguments = recipe_arguments(passed_on, recipe, working_dir=working_dir)
-    stages = ["--stages", *options.stages] if options.stages else []
-    plan = probe_plan(
-        recipe,
-        container.interpreter,
-        [*stages, *arguments],
-        timeout_s=config.probe_timeout_s,
-    )
-    launch = build_launch(recipe, plan, config, container, arguments)
+    prepared = prepare(options, settings, passed_on, working_dir=current_dir())
+    for notice in prepared.notices:
+        print(f"launcher: note: {notice}", file=sys.stderr)
     if options.dry_run:
         from launcher.dry_run import describe
 
-        print(describe(launch))
+        print(describe(prepared.launch, prepared.cluster, prepared.container))
         return 0
+    check(prepared)
     with counted_interrupts() as interrupts:
-        command = [sys.executable, "-m", "launcher", *command_line]
-        records = submit(launch, cluster, command_line=command)
+        records = submit(
+            prepared.launch,
+            prepared.cluster,
+            command_line=[sys.executable, "-m", "launcher", *command_line],
+            snapshot=prepared.snapshot,
+            folders=prepared.folders,
+            notices=prepared.notices,
+        )
         from launcher.render import short_path
 
-        print(f"launch {short_path(records.directory)}")
+        print(f"launch {short_path(records.directory)}", flush=True)
+        if isinstance(prepared.cluster, ForegroundCluster):
+            return prepared.cluster.attend(records, interrupts)
         if options.follow:
             from launcher.follow import follow
 
-            return follow(records, cluster, interrupts)
+            return follow(records, prepared.cluster, interrupts)
         _say_what_next(records)
     if interrupts.count == 0:
         return 0

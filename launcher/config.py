@@ -1,9 +1,11 @@
-"""The launcher's settings: ``conf/`` composed by Hydra, the recipe's ``conf/launch.yaml`` laid over
-it, then ``key=value`` of the command line; all of it typed.
+"""The launcher's settings: ``conf/`` composed by Hydra; laid over it the user's own
+``~/.config/launcher/launch.yaml``, the recipe's ``conf/launch.yaml``, then ``key=value`` of the
+command line; all of it typed.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +15,16 @@ from launcher import registry
 from launcher.errors import ConfigError, did_you_mean
 from launcher.masking import looks_secret
 from launcher.ranges import check_ranges, seconds
+from launcher.resources import Resources
+from launcher.stage_config import known_elsewhere, stage_config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONF_DIR = Path(__file__).resolve().parent / "conf"
 GROUPS = {"cluster": "clusters", "container": "containers"}
+SNAPSHOT_MODES = ("none", "git", "copy")
+PROBE_PLACES = ("auto", "host", "container")
 
 
 @dataclass
@@ -30,10 +36,23 @@ class LaunchConfig:
 
     cluster: Any = None
     container: Any = None
-    launches_dir: str | None = None
-    stop_grace_s: float = seconds(10.0, least=0, most=86400)
-    probe_timeout_s: float = seconds(120.0, least=1, most=86400)
+    image: str = "auto"
+    images_lock: str | None = None
+    image_cache: str | None = None
+    allow_unpinned: bool = False
+    resources: Resources = field(default_factory=Resources)
+    stages: dict[str, Any] = field(default_factory=dict)
+    snapshot: str = "git"
+    mounts: list[str] = field(default_factory=list)
+    mounts_read_only: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
+    pass_env: list[str] = field(default_factory=list)
+    secrets: list[str] = field(default_factory=list)
+    launches_dir: str | None = None
+    launch_name: str | None = None
+    stop_grace_s: float = seconds(10.0, least=0, most=86400)
+    probe: str = "auto"
+    probe_timeout_s: float = seconds(120.0, least=1, most=86400)
 
 
 def load_config(
@@ -62,10 +81,15 @@ def load_config(
             chosen[key] = value
         else:
             settings.append(override)
+    files = [path for path in (user_file(), recipe_dir / "conf" / "launch.yaml") if path.is_file()]
+    layers = [(path, _read(path)) for path in files]
+    for _, layer in layers:
+        for group in GROUPS:  # a choice in a file: `cluster: slurm`
+            if isinstance(layer.get(group), str):
+                chosen = {group: layer.pop(group), **chosen}
     config = _compose(chosen)
-    recipe_file = recipe_dir / "conf" / "launch.yaml"
-    if recipe_file.is_file():
-        _lay_over(config, recipe_file)
+    for path, layer in layers:
+        _lay_over(config, layer, path)
     for override in settings:
         _apply(config, override)
     try:
@@ -73,11 +97,17 @@ def load_config(
     except OmegaConfBaseException as error:
         raise ConfigError(f"launcher settings: {_first_line(error)}") from error
     assert isinstance(typed, LaunchConfig)
-    check_ranges(typed)
-    for group in GROUPS:
-        check_ranges(getattr(typed, group), section=f"{group}.")
-    _refuse_secrets(typed.env)
+    _check(typed)
     return typed
+
+
+def user_file() -> Path:
+    """Return the file of a person's own settings, whether it is there or not."""
+    given = os.environ.get("LAUNCHER_CONFIG")
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base, "launcher", "launch.yaml").expanduser()
 
 
 def to_record(config: LaunchConfig) -> dict[str, Any]:
@@ -87,14 +117,29 @@ def to_record(config: LaunchConfig) -> dict[str, Any]:
     return asdict(config)
 
 
-def _refuse_secrets(env: Mapping[str, str]) -> None:
+def _check(config: LaunchConfig) -> None:
+    check_ranges(config)
+    check_ranges(config.resources, section="resources.")
+    for group in GROUPS:
+        check_ranges(getattr(config, group), section=f"{group}.")
+    for key, known in (("snapshot", SNAPSHOT_MODES), ("probe", PROBE_PLACES)):
+        value = getattr(config, key)
+        if value not in known:
+            hint = did_you_mean(value, known)
+            raise ConfigError(f"there is no {key}={value}.{hint} It is one of: {', '.join(known)}.")
+    _refuse_secrets(config.env, "env")
+    for stage in config.stages:
+        _refuse_secrets(stage_config(config, str(stage)).env, f"stages.{stage}.env")
+
+
+def _refuse_secrets(env: Mapping[str, str], section: str) -> None:
     for name, value in env.items():
         if value and looks_secret(name):
             raise ConfigError(
-                f"env.{name} looks like a secret, and settings are written to the launch's files. "
-                f"Stages inherit the environment of the launcher: take env.{name} out of the "
-                f"settings and put the variable there, such as with `read -rs {name}` and "
-                f"`export {name}`."
+                f"{section}.{name} looks like a secret, and settings are written to the launch's "
+                f"files. Secrets are passed by name: take {section}.{name} out of the settings, "
+                f"put the variable into the launcher's environment, such as with `read -rs {name}` "
+                f"and `export {name}`, and list the name: secrets='[{name}]'."
             )
 
 
@@ -104,30 +149,82 @@ def _compose(choices: Mapping[str, str]) -> DictConfig:
 
     for group, name in choices.items():
         registry.load(GROUPS[group], name)
+    own = {group: name for group, name in choices.items() if registry.is_own(GROUPS[group], name)}
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        composed = compose("launch", overrides=[f"{group}={n}" for group, n in choices.items()])
+        composed = compose("launch", overrides=[f"{group}={name}" for group, name in own.items()])
+    OmegaConf.set_struct(composed, False)
+    for group in choices.keys() - own.keys():  # a third party's, which has no file there
+        composed.pop(group)
     schema = OmegaConf.structured(LaunchConfig)
     for group, kind in GROUPS.items():
-        module = registry.load(kind, composed[group].name)
-        schema[group] = OmegaConf.structured(module.Settings)
+        name = composed[group].name if group in composed else choices[group]
+        schema[group] = OmegaConf.structured(registry.load(kind, name).Settings)
     merged = OmegaConf.merge(schema, composed)
     assert isinstance(merged, DictConfig)
-    OmegaConf.set_struct(merged["env"], False)  # its keys are the user's
+    for path in _open_sections(merged):
+        OmegaConf.set_struct(OmegaConf.select(merged, path), False)  # its keys are the user's
     return merged
 
 
-def _lay_over(config: DictConfig, path: Path) -> None:
+def _open_sections(config: DictConfig) -> list[str]:
+    """Return the sections that are plain mappings, such as ``env`` and ``cluster.sbatch``."""
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+
+    sections = [str(name) for name in config if OmegaConf.is_dict(config[name])]
+    below = [
+        f"{name}.{inner}"
+        for name in sections
+        if OmegaConf.get_type(config, name) is not dict
+        for inner in config[name]
+        if OmegaConf.is_dict(config[name][inner])
+    ]
+    return [
+        path
+        for path in [*sections, *below]
+        if OmegaConf.get_type(OmegaConf.select(config, path)) is dict
+    ]
+
+
+def _read(path: Path) -> DictConfig:
+    from omegaconf import DictConfig, OmegaConf
+    from yaml import YAMLError
 
     try:
-        config.merge_with(OmegaConf.load(path))
+        layer = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError) as error:
+        raise ConfigError(f"{path}: {_first_line(error)}") from error
+    if not isinstance(layer, DictConfig):
+        raise ConfigError(f"{path} is to be a mapping of settings, such as `stop_grace_s: 30`")
+    return layer
+
+
+def _lay_over(config: DictConfig, layer: DictConfig, path: Path) -> None:
+    """Lay a file's settings over; ``clusters.<name>`` in it is for that cluster alone."""
+    from omegaconf.errors import OmegaConfBaseException
+
+    for group, kind in GROUPS.items():
+        sections = layer.pop(kind, None) or {}
+        for name in sections:
+            registry.load(kind, str(name))  # a misspelt name is refused whatever is chosen
+        own = sections.get(config[group].name)
+        if own:
+            layer = _merged(layer, {group: own})
+    try:
+        config.merge_with(layer)
     except OmegaConfBaseException as error:
         known = _keys(config, error.parent_node)
         hint = did_you_mean(str(error.key), known)
         raise ConfigError(f"{path}: {_first_line(error)}{hint}") from error
-    except ValueError as error:  # not a mapping, or not YAML
+    except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _merged(layer: DictConfig, more: dict[str, Any]) -> DictConfig:
+    from omegaconf import DictConfig, OmegaConf
+
+    merged = OmegaConf.merge(layer, more)
+    assert isinstance(merged, DictConfig)
+    return merged
 
 
 def _apply(config: DictConfig, text: str) -> None:
@@ -147,7 +244,8 @@ def _apply(config: DictConfig, text: str) -> None:
     parent, _, leaf = key.rpartition(".")
     section = OmegaConf.select(config, parent) if parent else config
     known = list(section) if OmegaConf.is_dict(section) else []
-    if leaf not in known and parent != "env":
+    is_open = any(f"{parent}.".startswith(f"{path}.") for path in _open_sections(config))
+    if leaf not in known and not is_open:
         raise ConfigError(_unknown_setting(config, key))
     if override.is_delete() or override.is_sweep_override():
         raise ConfigError(f"'{text}': a setting takes exactly one value")
@@ -158,14 +256,17 @@ def _apply(config: DictConfig, text: str) -> None:
 
 
 def _unknown_setting(config: DictConfig, key: str) -> str:
+    sections = (*GROUPS, "resources")
     known = [
-        name if name not in GROUPS else f"{name}.{inner}"
+        name if name not in sections else f"{name}.{inner}"
         for name in map(str, config)
-        for inner in (config[name] if name in GROUPS else [name])
+        for inner in (config[name] if name in sections else [name])
         if inner != "name"
     ]
+    group, _, leaf = key.partition(".")
+    elsewhere = known_elsewhere(GROUPS[group], leaf) if group in GROUPS else ""
     return (
-        f"the launcher has no setting '{key}'.{did_you_mean(key, known)} "
+        f"the launcher has no setting '{key}'.{elsewhere or did_you_mean(key, known)} "
         f"Settings: {', '.join(known)}. "
         "What a recipe's stages read is set in its YAML files, such as conf/training.yaml."
     )

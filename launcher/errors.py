@@ -7,6 +7,7 @@
     ├── ConfigError           a launcher setting is misspelt or of the wrong type  exit status 2
     ├── RecipeRefused         the recipe's own run.py said no                      its exit status
     ├── SubmissionError       a job could not be handed to the cluster
+    ├── ImageError            an image is not pinned, not here, or not the one that is pinned
     ├── RecordError           the launch directory cannot be written or read
     └── StageFailed           raised inside a job, so that the cluster sees it fail
 
@@ -48,6 +49,10 @@ class RecipeRefused(LauncherError):
 
 class SubmissionError(LauncherError):
     """A job could not be handed to the cluster. What had been submitted is cancelled."""
+
+
+class ImageError(LauncherError):
+    """An image is not pinned by digest, cannot be had, or is not the one that is pinned."""
 
 
 class RecordError(LauncherError):

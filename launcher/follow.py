@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from launcher import render, summary
 from launcher import status as states
 from launcher.interrupts import INTERRUPTED, Interrupts
-from launcher.launch import cancel
 from launcher.output import last_line
-from launcher.render import Row
-from launcher.status import job_status
+from launcher.render import Row, launch_rows
+from launcher.submission import cancel
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from launcher.clusters.base import Cluster
     from launcher.records import LaunchRecords
+    from launcher.status import JobStatus
 
 POLL_S = 0.2
 # Without a terminal: seconds of silence after which a running stage gives a sign of life.
 PROGRESS_EVERY_S = 30.0
+# Without a terminal: seconds after which it is said why a job stays in the queue.
+QUEUED_S = 10.0
+# Seconds between two questions to the scheduler; most is told by the records.
+ASK_EVERY_S = 3.0
 
 
 def follow(
@@ -63,23 +67,27 @@ class _Watch:
         self.jobs = records.read_launch()["jobs"]
         self.interrupts_acted_on = 0
         self._interrupts = interrupts
-        self._ended: dict[str, Row] = {}
+        self._told: dict[str, tuple[JobStatus, Row]] = {}
+        self._asked = float("-inf")
 
     def rows(self) -> list[Row]:
         pressed = self._interrupts.count
         if pressed > self.interrupts_acted_on:
             self._cancel(force=pressed > 1)
             self.interrupts_acted_on = pressed
-        return [self._row(job) for job in self.jobs]
+        rows = launch_rows(self.records)
+        now = time.monotonic()
+        if now >= self._asked + ASK_EVERY_S:
+            self._asked = now
+            told = launch_rows(self.records, self.cluster)
+            pairs = zip(rows, told, strict=True)
+            self._told = {row.status.stage: (row.status, said) for row, said in pairs}
+        return [self._as_told(row) for row in rows]
 
-    def _row(self, job: dict[str, Any]) -> Row:
-        stage = job["stage"]
-        if stage in self._ended:
-            return self._ended[stage]
-        row = Row.of(job_status(self.records, stage), job)
-        if row.status.has_ended:
-            self._ended[stage] = row
-        return row
+    def _as_told(self, row: Row) -> Row:
+        """Return what the scheduler said last, unless there is more on record since then."""
+        before, told = self._told[row.status.stage]
+        return told if row.status == before != told.status else row
 
     def _cancel(self, *, force: bool) -> None:
         self.console.print(
@@ -104,6 +112,7 @@ def _live(watch: _Watch, console: Console) -> list[Row]:
 
 def _lines(watch: _Watch, console: Console) -> list[Row]:
     shown: dict[str, str] = {}
+    waiting: dict[str, tuple[str, float]] = {}
     last_said_s = time.monotonic()
     while True:
         rows = watch.rows()
@@ -116,12 +125,28 @@ def _lines(watch: _Watch, console: Console) -> list[Row]:
             elif state == states.RUNNING and time.monotonic() >= last_said_s + PROGRESS_EVERY_S:
                 said = f"{render.duration(row.elapsed_s)}: {last_line(row.output)}"
                 _say(console, stage, state, said)
+            elif state == states.PENDING and _has_waited(row, waiting):
+                _say(console, stage, state, row.status.reason)
             else:
                 continue
             last_said_s = time.monotonic()
         if all(row.status.has_ended for row in rows):
             return rows
         time.sleep(POLL_S)
+
+
+def _has_waited(row: Row, waiting: dict[str, tuple[str, float]]) -> bool:
+    """Tell, once for each reason, that a job has been in the queue for some time."""
+    stage, reason = row.status.stage, row.status.reason
+    if not reason or reason.startswith("waits for "):
+        return False
+    known, since_s = waiting.setdefault(stage, (reason, time.monotonic()))
+    if known != reason:
+        waiting[stage] = (reason, time.monotonic())
+    elif time.monotonic() >= since_s + QUEUED_S:
+        waiting[stage] = (reason, float("inf"))
+        return True
+    return False
 
 
 def _say(console: Console, stage: str, state: str, more: str) -> None:

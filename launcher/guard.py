@@ -1,10 +1,20 @@
 """First process of a stage: ``guard.py GRACE_S COMMAND…``. It needs only the standard library.
 
+With ``--terminal`` before GRACE_S, standard input is a terminal's, the command's own: whoever
+typed it stands at the other end, and what is said of standard input below does not hold.
+
 The guard starts the command in a session of its own and sees to it that nothing of it is left when
 the job is over, whichever way it ends:
 
-- a signal to the guard goes to the command's process group; after SIGTERM, SIGINT or SIGHUP the
-  command has ``GRACE_S`` seconds before SIGKILL;
+- SIGTERM, SIGINT or SIGHUP to the guard goes to the command's process group, each at most once,
+  however often it comes: a launcher, a container client and a scheduler may all send it, and a
+  second one would interrupt the clean-up that the first began. The command then has ``GRACE_S``
+  seconds before SIGKILL;
+- SIGUSR1 or SIGUSR2 goes to those of the command's processes that catch it, and to no other: it
+  would kill them, and Slurm sends such a warning to every process of a job;
+- a byte on standard input is the number of a signal and counts as that: so the job process, which
+  holds the other end, is heard through any container runtime, whatever that does with signals.
+  SIGKILL, which only comes in this way, is for the command;
 - end-of-file on standard input means that the job process is gone, even by
   SIGKILL, which no handler sees: the command is stopped the same way, in five seconds at most;
 - should the guard itself be killed, the kernel kills the command (PR_SET_PDEATHSIG);
@@ -25,7 +35,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 MAX_GRACE_WITHOUT_JOB_S = 5.0
@@ -38,23 +48,58 @@ CANNOT_START = (126, 127)
 
 def main(argv: list[str]) -> int:
     """Run ``argv[1:]`` and return its exit status."""
-    grace_s, command = float(argv[0]), argv[1:]
+    in_terminal = argv[0] == "--terminal"
+    grace_s, command = float(argv[in_terminal]), argv[1 + in_terminal :]
     adopt_orphans()
-    signals = _signals_as_bytes()
+    signals = signals_as_bytes()
+    kind: type[Supervisor]
+    orders: int | None
     try:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL),
-        )
+        if in_terminal:
+            child = start_in_foreground(command)
+            kind, orders = TerminalSupervisor, None
+        else:
+            child = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+            kind, orders = Supervisor, _STDIN
     except OSError as error:
-        print(f"{cannot_start(command)}{error.strerror}", file=sys.stderr)
-        return 127 if isinstance(error, FileNotFoundError) else 126
-    child.returncode = _supervise(child.pid, signals, grace_s)
-    _signal_group(child.pid, signal.SIGKILL)
+        return not_started(command, error)
+    child.returncode = kind(child.pid, grace_s, signals=signals, orders=orders).run()
     kill_descendants()
     return child.returncode
+
+
+def start_in_foreground(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """Start a command whose process group has this process's terminal.
+
+    Raises:
+        OSError: it cannot start.
+    """
+    return subprocess.Popen(command, preexec_fn=_lead_foreground)
+
+
+def not_started(command: Sequence[str], error: OSError) -> int:
+    """Say why a command cannot start, and return the exit status for it."""
+    print(f"{cannot_start(command)}{error.strerror}", file=sys.stderr)
+    return 127 if isinstance(error, FileNotFoundError) else 126
+
+
+def _lead_foreground() -> None:
+    _die_with_parent()
+    os.setpgid(0, 0)
+    # Who is not yet in the foreground and asks for it would be stopped.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    with contextlib.suppress(OSError):  # a terminal without job control
+        os.tcsetpgrp(_STDIN, os.getpgrp())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+
+
+def _die_with_parent() -> None:
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def cannot_start(command: Sequence[str]) -> str:
@@ -82,32 +127,84 @@ def has_children() -> bool:
     return bool(_children())
 
 
-def _supervise(pid: int, signals: int, grace_s: float) -> int:
-    """Pass signals on to the command until it ends; return its exit status as a shell has it."""
-    inputs = [signals, _STDIN]
-    deadline = float("inf")
-    while (status := _reap(pid)) is None:
-        now = time.monotonic()
-        if now >= deadline:
-            _signal_group(pid, signal.SIGKILL)
-            deadline = float("inf")
-        timeout = None if deadline == float("inf") else deadline - now
-        ready, _, _ = select.select(inputs, [], [], timeout)
-        if signals in ready:
-            for signum in os.read(signals, 512):
-                if signum != signal.SIGCHLD:
-                    _signal_group(pid, signum)
-                if signum in _STOPS:
-                    deadline = min(deadline, time.monotonic() + grace_s)
-        if _STDIN in ready and not os.read(_STDIN, 4096):
-            inputs.remove(_STDIN)
-            _signal_group(pid, signal.SIGTERM)
-            grace_without_job_s = min(grace_s, MAX_GRACE_WITHOUT_JOB_S)
-            deadline = min(deadline, time.monotonic() + grace_without_job_s)
-    return status
+class Supervisor:
+    """Stands over a command that leads a process group of its own.
+
+    Args:
+        pid: of the command, a child of this process.
+        grace_s: seconds between the wish to stop and SIGKILL.
+        signals: descriptor on which this process's own signals arrive as bytes.
+        orders: descriptor whose bytes are signals too, and whose end means that nobody is left to
+            give any; None where there is none.
+    """
+
+    def __init__(self, pid: int, grace_s: float, *, signals: int, orders: int | None) -> None:
+        self.pid, self.grace_s, self.orders = pid, grace_s, orders
+        self.inputs = [signals, *([] if orders is None else [orders])]
+        self._deadline = float("inf")
+        self._passed_on: set[int] = set()
+
+    def run(self) -> int:
+        """Stay until the command has ended; return its exit status as a shell has it."""
+        while (status := self.reap()) is None:
+            now = time.monotonic()
+            if now >= self._deadline:
+                signal_group(self.pid, signal.SIGKILL)
+                self._deadline = float("inf")
+            timeout = None if self._deadline == float("inf") else self._deadline - now
+            for ready in select.select(self.inputs, [], [], timeout)[0]:
+                self.heard(ready)
+        signal_group(self.pid, signal.SIGKILL)
+        return status
+
+    def reap(self) -> int | None:
+        """Reap every child that has ended; return the command's exit status once it has one."""
+        return _reap(self.pid)
+
+    def heard(self, descriptor: int) -> None:
+        """Take what there is to read."""
+        told = os.read(descriptor, 512)
+        for signum in told:
+            self.obey(signum)
+        if not told and descriptor == self.orders:
+            self.inputs.remove(descriptor)
+            self.abandoned()
+
+    def obey(self, signum: int) -> None:
+        """Pass a signal on, if it is one that is passed on."""
+        if signum in _MESSAGES:
+            _signal_who_catches(self.pid, signum)
+        elif signum in _STOPS:
+            self.stop(signum, self.grace_s)
+        elif signum == signal.SIGKILL:
+            self.stop(signum, 0.0)
+
+    def abandoned(self) -> None:
+        """Stop the command: whoever gave orders is gone."""
+        self.stop(signal.SIGTERM, min(self.grace_s, MAX_GRACE_WITHOUT_JOB_S))
+
+    def stop(self, signum: int, grace_s: float) -> None:
+        """Ask the command to stop, each signal but once; kill it after the time of grace."""
+        if signum not in self._passed_on:
+            self._passed_on.add(signum)
+            signal_group(self.pid, signum)
+        self._deadline = min(self._deadline, time.monotonic() + grace_s)
 
 
-def _signals_as_bytes() -> int:
+class TerminalSupervisor(Supervisor):
+    """Stands over a command that has a terminal, with keys such as Ctrl-Z."""
+
+    def reap(self) -> int | None:
+        """Reap as ever, and see whether the command was stopped."""
+        return _reap(self.pid, self.stopped)
+
+    def stopped(self, signum: int) -> None:
+        """Continue a command that Ctrl-Z has stopped: no shell is there to do so."""
+        if signum == signal.SIGTSTP:
+            signal_group(self.pid, signal.SIGCONT)
+
+
+def signals_as_bytes() -> int:
     """Have every signal of interest written as a byte to a pipe; return the end to read from."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
@@ -117,30 +214,61 @@ def _signals_as_bytes() -> int:
     return reading
 
 
-def _reap(pid: int) -> int | None:
+def _reap(pid: int, stopped: Callable[[int], object] | None = None) -> int | None:
     """Reap every child that has ended; return the given one's exit status when it is among them."""
     while True:
         try:
-            ended, status = os.waitpid(-1, os.WNOHANG)
+            ended, status = os.waitpid(-1, os.WNOHANG | (os.WUNTRACED if stopped else 0))
         except ChildProcessError:
             return None
-        if ended == pid:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
         if ended == 0:
             return None
+        if ended == pid and stopped and os.WIFSTOPPED(status):
+            stopped(os.WSTOPSIG(status))
+        elif ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
 
 
-def _children() -> list[int]:
+def _children(pid: int | str = "self") -> list[int]:
     # Nothing is listed outside Linux, or by a kernel without CONFIG_PROC_CHILDREN.
-    listings = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for listing in listings for pid in listing.read_text().split()]
+    children: list[int] = []
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            children += map(int, listing.read_text().split())
+    return children
 
 
-def _signal_group(pid: int, signum: int) -> None:
+def _descendants(pid: int) -> list[int]:
+    children = _children(pid)
+    return [*children, *(below for child in children for below in _descendants(child))]
+
+
+def signal_group(pid: int, signum: int) -> None:
+    """Send a signal to a process group, if there still is one."""
     # PermissionError is what macOS says of a group of zombies.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signum)
+
+
+def _signal_who_catches(pid: int, signum: int) -> None:
+    if sys.platform != "linux":
+        return signal_group(pid, signum)
+    # Not only the group: torchrun starts each of its workers in a session of its own.
+    for process in [pid, *_descendants(pid)]:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if _catches(process, signum):
+                os.kill(process, signum)
+
+
+def _catches(pid: int, signum: int) -> bool:
+    """Tell whether a process has a handler for a signal (SigCgt of proc_pid_status(5))."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return False
+    caught = next((line.split()[1] for line in lines if line.startswith("SigCgt:")), "0")
+    return bool(int(caught, 16) >> (signum - 1) & 1)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -1,24 +1,23 @@
-"""From plan and settings to jobs, and from jobs to a running chain."""
+"""From plan and settings to the jobs of a launch. Nothing is written or submitted here."""
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.clusters.base import Cluster
-from launcher.config import LaunchConfig, to_record
-from launcher.containers.base import Container
-from launcher.errors import ConfigError, LauncherError, SubmissionError
+from launcher.config import LaunchConfig
+from launcher.containers.base import INSIDE, Container, ContainerRun, ImageFormat, Mount
+from launcher.images.pin import ImagePin
 from launcher.masking import mask_arguments, mask_environment
 from launcher.plan import StagePlan
-from launcher.provenance import git_state, versions
 from launcher.recipe import Recipe
-from launcher.records import LAUNCH, LaunchRecords
-from launcher.status import job_status
+from launcher.stage_config import StageConfig, stage_config
+
+# Of the launch directory: what containers see as /launcher, their home, and the code.
+INSIDE_DIR, HOME_DIR, SNAPSHOT_DIR = "inside", "home", "snapshot"
 
 
 @dataclass(frozen=True)
@@ -27,64 +26,67 @@ class Job:
 
     Attributes:
         stage: its name, which is also the job's.
-        stage_command: ``python run.py --stages <stage> …`` as it runs where the recipe lives.
-        host_command: what the job process starts: the stage's command inside its container.
-        working_dir: the recipe's folder.
-        environment: variables that the stage gets on top of the inherited ones.
-        output: file for everything that the stage prints.
         after: the stage that has to be done before this one starts.
+        run: its container, as far as it is known before there is a node.
+        container: ``Settings`` of the runtime.
+        settings: of this stage: resources, cluster, image.
+        pin: the image that is asked for; None without a container.
+        image_cache: folder of converted images.
+        pass_env: patterns of the variables of the job's environment that containers see.
+        output: file for everything that the stage prints.
+        code: the files of the code at submission, to be compared; None where containers see the
+            snapshot itself.
     """
 
     stage: str
-    stage_command: tuple[str, ...]
-    host_command: tuple[str, ...]
-    working_dir: Path
-    environment: dict[str, str]
-    output: Path
     after: str | None
+    run: ContainerRun
+    container: Any
+    settings: StageConfig
+    pin: ImagePin | None
+    image_cache: Path
+    pass_env: tuple[str, ...]
+    output: Path
+    code: Path | None = None
 
     def to_record(self) -> dict[str, Any]:
         """Return the job as JSON-able values, secrets masked."""
         return {
             "stage": self.stage,
-            "stage_command": mask_arguments(self.stage_command),
-            "host_command": mask_arguments(self.host_command),
-            "working_dir": str(self.working_dir),
-            "environment": mask_environment(self.environment),
+            "after": self.after,
+            "stage_command": mask_arguments(self.run.command),
+            "working_dir": str(self.run.working_dir),
+            "environment": mask_environment(self.run.environment),
+            "secrets": list(self.run.secrets),
+            "resources": asdict(self.settings.resources),
+            "cluster": asdict(self.settings.cluster),
+            "container": asdict(self.container),
+            "image": image_record(self.pin),
+            "mounts": [mount_record(mount) for mount in self.run.mounts],
             "output": str(self.output),
             "log": str(self.output.with_suffix(".log")),
             "metadata": str(self.output.with_suffix(".metadata.json")),
-            "after": self.after,
         }
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A chain of jobs, ready to be submitted."""
+    """A chain of jobs, ready to be submitted.
+
+    Attributes:
+        directory: the launch directory that it is to have.
+    """
 
     recipe: Recipe
     plan: StagePlan
     config: LaunchConfig
     jobs: tuple[Job, ...]
+    directory: Path
 
     @property
     def experiment(self) -> str:
         """Name of the experiment: the folder of its results, else the recipe."""
         return self.plan.exp_dir.name if self.plan.exp_dir else self.recipe.label
-
-
-def launches_dir(recipe: Recipe, config: LaunchConfig) -> Path:
-    """Return the folder that receives the launch directories.
-
-    Raises:
-        ConfigError: its name cannot be resolved, such as ``~nobody``.
-    """
-    if config.launches_dir is None:
-        return recipe.code_root / ".launches"
-    try:
-        return Path(config.launches_dir).expanduser().resolve()
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(f"launches_dir={config.launches_dir}: {error}") from error
 
 
 def build_launch(
@@ -93,6 +95,11 @@ def build_launch(
     config: LaunchConfig,
     container: Container,
     arguments: Sequence[str],
+    *,
+    directory: Path,
+    pins: Mapping[str, ImagePin],
+    mounts: Sequence[Mount] = (),
+    terminal: bool = False,
 ) -> Launch:
     """Return the jobs of a plan: one for each stage, each after the one before.
 
@@ -100,89 +107,125 @@ def build_launch(
         recipe: the recipe that was planned.
         plan: its stages.
         config: the launcher's settings.
-        container: wraps the command of each stage.
+        container: the runtime that runs each stage.
         arguments: of ``run.py``, without ``--stages``.
+        directory: the launch directory that it is to have.
+        pins: the image of each stage.
+        mounts: what containers see of the host.
+        terminal: whether stages get this terminal.
     """
     jobs: list[Job] = []
+    in_container = container.image_format != ImageFormat.NONE
     for stage in plan.stages:
+        settings = stage_config(config, stage.name)
+        resources = settings.resources
         command = [container.interpreter, "run.py", "--stages", stage.name, *arguments]
+        run = ContainerRun(
+            command=tuple(command),
+            working_dir=recipe.directory,
+            name=container_name(directory, stage.name),
+            labels={"launcher.launch": directory.name, "launcher.stage": stage.name},
+            mounts=tuple(mounts),
+            environment={
+                **recipe.environment(inherit=not in_container, framework=plan.framework),
+                **(home_environment(directory / HOME_DIR) if in_container else {}),
+                **thread_environment(resources.cpus_per_task),
+                **settings.env,
+                "LAUNCHER_LAUNCH_ID": directory.name,
+            },
+            secrets=tuple(config.secrets),
+            uid=os.getuid(),
+            gids=tuple(dict.fromkeys([os.getgid(), *sorted(os.getgroups())])),
+            cpus=resources.cpus_per_task,
+            mem_gb=resources.mem_gb,
+            shm_gb=resources.mem_gb or ContainerRun.shm_gb,
+            num_nodes=resources.nodes,
+            stop_grace_s=config.stop_grace_s,
+            guard=directory / INSIDE_DIR / "guard.py",
+            terminal=terminal,
+        )
         jobs.append(
             Job(
                 stage=stage.name,
-                stage_command=tuple(command),
-                host_command=tuple(container.command(command, stop_grace_s=config.stop_grace_s)),
-                working_dir=recipe.directory,
-                environment={**recipe.environment(), **config.env},
-                output=stage.log_dir / f"{stage.name}.out",
                 after=jobs[-1].stage if jobs else None,
+                run=run,
+                container=config.container,
+                settings=settings,
+                pin=pins.get(stage.name),
+                image_cache=image_cache(config),
+                pass_env=tuple(config.pass_env),
+                output=stage.log_dir / f"{stage.name}.out",
+                code=None if in_container else directory / SNAPSHOT_DIR,
             )
         )
-    return Launch(recipe, plan, config, tuple(jobs))
+    return Launch(recipe, plan, config, tuple(jobs), directory)
 
 
-def submit(launch: Launch, cluster: Cluster, *, command_line: Sequence[str]) -> LaunchRecords:
-    """Write the launch record, then submit all jobs in order.
-
-    Raises:
-        SubmissionError: a job was refused; those submitted before it are cancelled.
-        RecordError: the launch directory cannot be written.
-    """
-    label = re.sub(r"[^A-Za-z0-9_.]+", "-", launch.recipe.label).strip("-.") or "recipe"
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
-    records = LaunchRecords.create(launches_dir(launch.recipe, launch.config), name)
-    records.write_launch(
-        {
-            "id": records.directory.name,
-            "created": time.time(),
-            "command_line": mask_arguments(command_line),
-            "working_dir": str(Path.cwd()),
-            "recipe_dir": str(launch.recipe.directory),
-            "code_root": str(launch.recipe.code_root),
-            "git": git_state(launch.recipe.code_root),
-            "versions": versions(),
-            "config": to_record(launch.config),
-            "plan": launch.plan.to_record(),
-            "jobs": [job.to_record() for job in launch.jobs],
-        }
+def own_mounts(directory: Path) -> tuple[Mount, ...]:
+    """Return what containers see of a launch directory."""
+    return (
+        Mount(directory / INSIDE_DIR, INSIDE, read_only=True),
+        Mount(directory / HOME_DIR, directory / HOME_DIR),
     )
-    submitted: list[str] = []
-    all_stages = [job.stage for job in launch.jobs]  # the rest must not stay pending for ever
+
+
+def image_of(config: LaunchConfig, stage: str) -> str:
+    """Return what the image of a stage is called: ``gpu`` or ``cpu`` where that is left open."""
+    settings = stage_config(config, stage)
+    if settings.image != "auto":
+        return settings.image
+    return "gpu" if settings.num_gpus else "cpu"
+
+
+def image_cache(config: LaunchConfig) -> Path:
+    """Return the folder of converted images."""
+    if config.image_cache is not None:
+        return Path(config.image_cache).expanduser().absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base, "launcher", "images").expanduser()
+
+
+def container_name(directory: Path, stage: str) -> str:
+    """Return a name that no other launch's container has, and that says whose it is."""
+    import hashlib
+    import re
+
+    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:8]
+    label = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{directory.name}.{stage}").strip("-.")
+    return f"launcher-{digest}-{label}"[:200]
+
+
+def home_environment(home: Path) -> dict[str, str]:
+    """Return what a user id without an entry in the image's ``/etc/passwd`` needs."""
+    import pwd
+
     try:
-        for job in launch.jobs:
-            handle = cluster.submit(job, launch, records)
-            records.append(
-                LAUNCH,
-                "submitted",
-                stage=job.stage,
-                job_id=handle.job_id,
-                process=handle.process.to_record() if handle.process else None,
-            )
-            submitted.append(job.stage)
-    except KeyboardInterrupt:
-        cancel(records, all_stages, cluster)
-        raise
-    except (OSError, RuntimeError, LauncherError) as error:
-        cancel(records, all_stages, cluster)
-        undone = f" What had been submitted is cancelled: {', '.join(submitted)}."
-        raise SubmissionError(
-            f"could not submit {job.stage}: {error}.{undone if submitted else ''}"
-        ) from error
-    return records
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        user = str(os.getuid())
+    return {
+        "HOME": str(home),
+        "USER": user,
+        "LOGNAME": user,
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "TORCHINDUCTOR_CACHE_DIR": str(home / ".cache" / "torchinductor"),
+    }
 
 
-def cancel(
-    records: LaunchRecords, stages: Sequence[str], cluster: Cluster, *, force: bool = False
-) -> list[str]:
-    """Ask the jobs of these stages to stop, the last in the chain first; return those asked.
+def thread_environment(cpus: int | None) -> dict[str, str]:
+    """Have numeric libraries use as many threads as CPUs were asked for, and not all there are."""
+    return {} if cpus is None else {"OMP_NUM_THREADS": str(cpus)}
 
-    First on record, then by signal: a job that is only starting, and so cannot be signalled yet,
-    looks at the record.
-    """
-    open_stages = [stage for stage in stages if not job_status(records, stage).has_ended]
-    if open_stages:
-        records.append(LAUNCH, "cancel_requested", stages=open_stages)
-    for stage in reversed(open_stages):
-        status = job_status(records, stage)
-        if status.job_id is not None:
-            cluster.cancel(status, force=force)
-    return open_stages
+
+def image_record(pin: ImagePin | None) -> dict[str, Any] | None:
+    """Return an image as JSON-able values."""
+    return None if pin is None else {**asdict(pin), "inputs": dict(pin.inputs), "asked": pin.asked}
+
+
+def mount_record(mount: Mount) -> dict[str, Any]:
+    """Return a mount as JSON-able values."""
+    return {
+        "source": str(mount.source),
+        "target": str(mount.target),
+        "read_only": mount.read_only,
+    }

@@ -14,6 +14,10 @@ from launcher.errors import did_you_mean
 
 _OPTIONS = ("CLUSTER", "CONTAINER", "RECIPE")
 _VARIABLES = (*_OPTIONS, "STAGES", "ARGS")
+_OTHER_VARIABLES = (
+    *("ACCOUNTING", "PURGE", "REHEARSAL_DIR", "PYTHON312", "UPSTREAM_ENV", "NAME", "BASE"),
+    "PYTHON",
+)
 # make's own, which would reach every stage and whatever make that calls.
 _MAKE_VARIABLES = (
     "MAKEFLAGS",
@@ -48,18 +52,31 @@ def launcher_arguments(variables: dict[str, str]) -> list[str]:
     return arguments + _split("ARGS", variables)
 
 
+def image_arguments(variables: dict[str, str], name: str, base: str) -> list[str]:
+    """Return the launcher's command line for building an image.
+
+    Raises:
+        ValueError: a quote in ARGS is not closed.
+    """
+    arguments = ["image", "build", name]
+    if base:
+        arguments += ["--base", base]
+    return arguments + _split("ARGS", variables)
+
+
 def unknown_variable(name: str) -> str:
     """Return what to say of a variable that was given to make and that there is none of."""
     # `stages` is nearer to STAGES than its letters are.
-    hint = did_you_mean(name.upper(), (*_VARIABLES, "PYTHON"))
+    variables = (*_VARIABLES, *_OTHER_VARIABLES)
+    hint = did_you_mean(name.upper(), variables)
     return (
-        f"there is no variable {name}.{hint} Variables: {', '.join(_VARIABLES)}, PYTHON. "
+        f"there is no variable {name}.{hint} Variables: {', '.join(variables)}. "
         f"One for the environment of the stages stands before make: {name}=… make …"
     )
 
 
 def main(argv: list[str]) -> int:
-    """Launch; with ``pytest`` as the argument, become pytest with ARGS.
+    """Launch; with ``pytest`` as the argument, become pytest with ARGS; with ``image``, build one.
 
     With ``unknown-variables``, refuse those that UNKNOWN_VARIABLES names.
     """
@@ -72,7 +89,11 @@ def main(argv: list[str]) -> int:
         if argv == ["pytest"]:
             command = [sys.executable, "-m", "pytest", *_split("ARGS", variables)]
             os.execv(sys.executable, command)
-        arguments = launcher_arguments(variables)
+        if argv == ["image"]:
+            image = (os.environ.pop("IMAGE_NAME"), os.environ.pop("IMAGE_BASE"))
+            arguments = image_arguments(variables, *image)
+        else:
+            arguments = launcher_arguments(variables)
     except ValueError as error:
         print(f"make: {error}", file=sys.stderr)
         return 2

@@ -9,9 +9,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from launcher.recipe import project_root
+
+RULES = Path("espnet3", "utils", "masking.py")
 
 
 def looks_secret(name: str) -> bool:
@@ -31,7 +34,7 @@ def mask_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 @cache
 def _rules() -> Any:
-    path = project_root() / "espnet3" / "utils" / "masking.py"
+    path = project_root() / RULES
     spec = importlib.util.spec_from_file_location("launcher.shared_masking", path)
     assert spec is not None
     assert spec.loader is not None

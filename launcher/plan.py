@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from launcher import guard, probe
 from launcher.errors import LauncherError, RecipeRefused
@@ -19,6 +20,11 @@ from launcher.output import without_log_records
 from launcher.recipe import Recipe, default_python
 
 _TRACEBACK = "Traceback (most recent call last):"
+_LACKS_MODULE = "ModuleNotFoundError: No module named"
+
+
+class RecipeLacksModule(RecipeRefused):
+    """The interpreter that was tried cannot import what ``run.py`` needs."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +38,19 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class StagePlan:
-    """What the recipe would run, stages in canonical order."""
+    """What the recipe would run, stages in canonical order.
+
+    Attributes:
+        paths: the absolute ones that stand in the recipe's configs.
+        framework: the folder from which the recipe imports ``espnet3``, where that is known.
+    """
 
     recipe_dir: Path
     system: str
     exp_dir: Path | None
     stages: tuple[PlannedStage, ...]
+    paths: tuple[Path, ...] = ()
+    framework: Path | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> StagePlan:
@@ -63,6 +76,8 @@ class StagePlan:
                 )
                 for stage in record["stages"]
             ),
+            paths=tuple(Path(path) for path in record.get("paths", ())),
+            framework=Path(record["framework"]) if record.get("framework") else None,
         )
 
     def to_record(self) -> dict[str, Any]:
@@ -80,11 +95,30 @@ class StagePlan:
                 }
                 for stage in self.stages
             ],
+            "paths": [str(path) for path in self.paths],
+            "framework": None if self.framework is None else str(self.framework),
         }
 
 
+class Start(Protocol):
+    """Tells how a command is started where the recipe can be imported."""
+
+    def __call__(
+        self, command: Sequence[str], folder: Path
+    ) -> tuple[Sequence[str], Mapping[str, str]]:
+        """Return command line and environment of the process to start.
+
+        It writes to ``folder`` and ends at the end of its standard input.
+        """
+
+
 def probe_plan(
-    recipe: Recipe, python: str, arguments: Sequence[str], *, timeout_s: float = 120.0
+    recipe: Recipe,
+    python: str,
+    arguments: Sequence[str],
+    *,
+    timeout_s: float = 120.0,
+    start: Start | None = None,
 ) -> StagePlan:
     """Have the recipe make its plan, in a process of its interpreter. Nothing of it is run.
 
@@ -93,16 +127,18 @@ def probe_plan(
         python: the recipe's interpreter.
         arguments: for ``run.py``, ``--stages`` included.
         timeout_s: seconds after which ``run.py`` is ended.
+        start: how it is started; on this host when None.
 
     Raises:
+        RecipeLacksModule: the interpreter cannot import what ``run.py`` needs.
         RecipeRefused: ``run.py`` ended before it came to run stages; its message and exit status.
         LauncherError: it did not come there in time, or its interpreter cannot be started.
     """
     with tempfile.TemporaryDirectory(prefix="launcher-probe-") as folder:
-        output = Path(folder) / "plan.json"
-        command = [python, str(Path(probe.__file__)), str(output)]
-        command += [str(recipe.directory / "run.py"), *arguments]
-        finished = _run_guarded(command, recipe, Path(folder), timeout_s=timeout_s)
+        output, script = Path(folder) / "plan.json", Path(folder) / "probe.py"
+        shutil.copyfile(probe.__file__, script)
+        command = [python, str(script), str(output), str(recipe.directory / "run.py"), *arguments]
+        finished = _run_guarded(command, recipe, Path(folder), timeout_s=timeout_s, start=start)
         if output.exists():
             plan = StagePlan.from_record(json.loads(output.read_text(encoding="utf-8")))
             if plan.stages:
@@ -111,18 +147,28 @@ def probe_plan(
 
 
 def _run_guarded(
-    command: Sequence[str], recipe: Recipe, folder: Path, *, timeout_s: float
+    command: Sequence[str],
+    recipe: Recipe,
+    folder: Path,
+    *,
+    timeout_s: float,
+    start: Start | None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in the recipe's folder; nothing that it started outlives it.
 
     It writes to files: a pipe would not end before the last process that it has left behind.
     """
     files = [folder / "stdout", folder / "stderr"]
+    if start is None:
+        started: Sequence[str] = [default_python(), guard.__file__, "0", *command]
+        environment: Mapping[str, str] = {**os.environ, **recipe.environment()}
+    else:
+        started, environment = start(command, folder)
     with files[0].open("wb") as stdout, files[1].open("wb") as stderr:
         process = subprocess.Popen(
-            [default_python(), guard.__file__, "0", *command],
+            started,
             cwd=recipe.directory,
-            env={**os.environ, **recipe.environment()},
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=stdout,
             stderr=stderr,
@@ -166,7 +212,8 @@ def _refusal(
             f"(the traceback: cd {shlex.quote(str(recipe.directory))} && {command} --dry_run)"
         )
     said = without_log_records(said) or said
-    return RecipeRefused(f"{recipe.label}/run.py: {said}", exit_status=finished.returncode)
+    refusal = RecipeLacksModule if _LACKS_MODULE in said else RecipeRefused
+    return refusal(f"{recipe.label}/run.py: {said}", exit_status=finished.returncode)
 
 
 def _last_exception(text: str) -> str:

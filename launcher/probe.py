@@ -9,12 +9,18 @@ recipe's folder.
 
 The replacement is made by an import hook as the very last step of importing ``stages_utils``, so
 that a module which says ``from espnet3.utils.stages_utils import run_stages`` gets the recorder,
-however early it says so.
+however early it says so. Empty folders that the recipe makes on its way there are removed again.
 
 Output::
 
     {"schema": 1, "recipe_dir": …, "system": …, "exp_dir": … | null,
-     "stages": [{"name": …, "log_dir": …, "configs": {role: path}}]}
+     "stages": [{"name": …, "log_dir": …, "configs": {role: path}}],
+     "paths": […], "framework": … | null}
+
+``paths`` are the absolute paths that stand in the system's configs: what a stage may want to read
+or write, and a container would have to hold. ``framework`` is the folder that ``espnet3`` was
+imported from. The launcher's own project, which has one, is only searched after what is installed
+for the recipe: an ``espnet`` of the package registry is then the recipe's, and not hidden by it.
 """
 
 from __future__ import annotations
@@ -26,12 +32,17 @@ import json
 import os
 import runpy
 import sys
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 SCHEMA = 1
+MAX_CONFIG_VALUES = 10_000
+_MAX_PATH_CHARACTERS = 4096  # PATH_MAX of Linux
 SEAM_MODULE, SEAM_FUNCTION = "espnet3.utils.stages_utils", "run_stages"
 
 
@@ -51,16 +62,42 @@ def main(output: Path, run_py: Path, arguments: Sequence[str]) -> None:
         partial.replace(output)  # whoever finds a plan finds it whole
         raise Planned
 
+    made = MadeFolders()
+    sys.addaudithook(made.note)
     sys.meta_path.insert(0, SeamFinder(record))
+    search_launcher_last(run_py.parent)
     sys.path[0] = str(run_py.parent)
     sys.argv = [run_py.name, *arguments]
     try:
         runpy.run_path(str(run_py), run_name="__main__")
     except Planned:
+        made.remove_empty()
         # Past whatever the recipe may have set up to run at exit.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+    finally:
+        made.remove_empty()
+
+
+class MadeFolders:
+    """The folders that a recipe makes while it is planned, such as upstream's experiment folder."""
+
+    def __init__(self) -> None:
+        self._paths: list[Path] = []
+
+    def note(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Audit hook (PEP 578): remember a folder that is about to be made."""
+        if event == "os.mkdir":
+            path, _, parent_descriptor = arguments
+            if parent_descriptor == -1 and not os.path.lexists(path):
+                self._paths.append(Path(os.fsdecode(path)).absolute())
+
+    def remove_empty(self) -> None:
+        """Remove those in which nothing is."""
+        while self._paths:
+            with suppress(OSError):
+                self._paths.pop().rmdir()
 
 
 def describe(system: Any, stages: list[str], args: Any, *, recipe_dir: Path) -> dict[str, Any]:
@@ -88,7 +125,59 @@ def describe(system: Any, stages: list[str], args: Any, *, recipe_dir: Path) -> 
         "stages": [
             {"name": name, "log_dir": _log_dir(system, name), "configs": configs} for name in stages
         ],
+        "paths": config_paths(system),
+        "framework": _framework(),
     }
+
+
+def search_launcher_last(recipe_dir: Path) -> None:
+    """Have the launcher's project searched for modules after all else, unless it is the recipe's.
+
+    The folder that the probe itself was started from comes first, as it does in ``python run.py``.
+    """
+    for entry in list(sys.path[1:]):
+        folder = Path(entry).resolve()
+        if (folder / "launcher" / "probe.py").is_file() and folder not in recipe_dir.parents:
+            sys.path.remove(entry)
+            sys.path.append(entry)
+
+
+def config_paths(system: Any) -> list[str]:
+    """Return the absolute paths that stand in the system's ``*_config`` attributes, sorted.
+
+    A config is a mapping, OmegaConf's or another; what it cannot resolve is passed over. Only the
+    first :data:`MAX_CONFIG_VALUES` values are looked at, so that a config which holds itself ends.
+    """
+    names = sorted(name for name in dir(system) if name.endswith("_config"))
+    waiting = deque(_each(names, lambda name: getattr(system, name)))
+    found = set()
+    for _ in range(MAX_CONFIG_VALUES):
+        if not waiting:
+            break
+        value = waiting.popleft()
+        if isinstance(value, (str, os.PathLike)):
+            text = os.fspath(value)
+            if isinstance(text, str) and _is_absolute_path(text):
+                found.add(str(Path(text)))
+        elif isinstance(value, Mapping):
+            waiting.extend(_each(value, value.__getitem__))
+        elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+            waiting.extend(_each(range(len(value)), value.__getitem__))
+    return sorted(found)
+
+
+def _each(keys: Iterable[Any], value_of: Callable[[Any], Any]) -> Iterator[Any]:
+    """Yield the value of each key, as far as there is one to be had."""
+    with suppress(Exception):  # OmegaConf refuses the keys of a config that is missing or null
+        for key in islice(keys, MAX_CONFIG_VALUES):
+            with suppress(Exception):  # an interpolation that leads nowhere, a resolver's own error
+                yield value_of(key)
+
+
+def _is_absolute_path(text: str) -> bool:
+    return (
+        text.startswith("/") and len(text) <= _MAX_PATH_CHARACTERS and not {"\0", "\n"} & set(text)
+    )
 
 
 class SeamFinder(importlib.abc.MetaPathFinder):
@@ -131,6 +220,12 @@ def _log_dir(system: Any, stage: str) -> str:
 
         directory = stage_log_dir(system, stage)
     return str(Path(directory).resolve())
+
+
+def _framework() -> str | None:
+    package = sys.modules.get(SEAM_MODULE.partition(".")[0])
+    folders = list(getattr(package, "__path__", ()))
+    return str(Path(folders[0]).resolve().parent) if folders else None
 
 
 def _exp_dir(system: Any) -> str | None:

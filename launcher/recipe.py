@@ -33,22 +33,35 @@ class Recipe:
         return "/".join(part for part in self.directory.parts[-2:] if part != os.sep)
 
     @property
-    def python_path(self) -> list[Path]:
-        """Folders from which the recipe may import besides its own and what is installed."""
+    def code_roots(self) -> list[Path]:
+        """Trees that hold the code: the recipe's, and this project's where it is a checkout."""
         project = project_root()
         is_checkout = (project / "pyproject.toml").exists()
-        folders = dict.fromkeys([self.code_root, *([project] if is_checkout else [])])
+        return list(dict.fromkeys([self.code_root, *([project] if is_checkout else [])]))
+
+    @property
+    def python_path(self) -> list[Path]:
+        """Folders from which the recipe may import besides its own and what is installed."""
         # PYTHONPATH cannot express a folder with its separator in the name. The recipe's own
         # folder is importable without it: run.py is in there.
-        return [folder for folder in folders if os.pathsep not in str(folder)]
+        return [folder for folder in self.code_roots if os.pathsep not in str(folder)]
 
-    def environment(self) -> dict[str, str]:
-        """Return what the probe and the stages need in their environment."""
-        inherited = os.environ.get("PYTHONPATH")
-        paths = [*map(str, self.python_path), *([inherited] if inherited else [])]
-        # Unbuffered, so that the raw output shows what happened before a crash.
-        python_path = {"PYTHONPATH": os.pathsep.join(paths)} if paths else {}
-        return {**python_path, "PYTHONUNBUFFERED": "1"}
+    def environment(self, *, inherit: bool = True, framework: Path | None = None) -> dict[str, str]:
+        """Return what the probe and the stages need in their environment.
+
+        Args:
+            inherit: whether the folders in the launcher's own ``PYTHONPATH`` are searched as well.
+            framework: the folder from which the recipe imports ``espnet3``, as the probe found. If
+                that is not this project, it must not be hidden by it.
+        """
+        inherited = os.environ.get("PYTHONPATH", "").split(os.pathsep) if inherit else []
+        paths = [*map(str, self.python_path), *filter(None, inherited)]
+        project = project_root()
+        if framework is not None and framework != project and self.code_root != project:
+            paths = [path for path in paths if Path(path).resolve() != project]
+        # Unbuffered, so that the raw output shows what happened before a crash. An empty path is
+        # there to hide one that the job itself has for the launcher.
+        return {"PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
 
 
 def project_root() -> Path:

@@ -3,10 +3,11 @@
 ::
 
     <launches>/20261122-141530-mini_an4-asr/     0700
-    ├── launch.json          command line, plan, jobs, versions; written before submitting;
-    │                        secrets masked, as nowhere but in submitit's pickles
-    ├── events/launch.jsonl  submitted, cancel_requested: by launcher processes
+    ├── launch.json          command line, plan, jobs, versions; written before submitting
+    ├── events/launch.jsonl  submitted, released, cancel_requested: by launcher processes
     ├── events/<stage>.jsonl waiting, started, ended: by the job of that stage
+    ├── snapshot/            the code as it was
+    ├── inside/, home/       what containers see: the guard, and a home
     └── submitit/            what submitit keeps: pickles and the job process's own output
 
 An event is one JSON line written by one ``write`` call to a file opened for appending, so writers
@@ -35,6 +36,8 @@ _EVENT_FIELDS: dict[str, dict[str, Any]] = {
     "submitted": {"stage": str, "job_id": str},
     "cancel_requested": {"stages": list},
     "waiting": {"upstream": str},
+    "requeued": {"reason": str},
+    "rank_ended": {"rank": int, "state": str},
     "ended": {"state": str, "reason": str, "exit_code": _OPTIONAL_NUMBER},
 }
 _PROCESS_FIELDS = {"pid": int, "start_ticks": int, "boot_id": str, "host": str}
@@ -47,19 +50,23 @@ class LaunchRecords:
     directory: Path
 
     @classmethod
-    def create(cls, parent: Path, name: str) -> LaunchRecords:
-        """Make a new launch directory, ``name`` or ``name-2``, ``name-3``, … under ``parent``.
+    def create(cls, directory: Path) -> LaunchRecords:
+        """Make a launch directory, which must not exist yet.
 
         Raises:
-            RecordError: the directory cannot be made.
+            RecordError: it cannot be made.
         """
         try:
-            parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            directory = _make_first_free(parent, name)
+            directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700)
             (directory / "events").mkdir(mode=0o700)
+        except FileExistsError as error:
+            raise RecordError(
+                f"another launch has just made {directory}. Type the command once more."
+            ) from error
         except OSError as error:
             raise RecordError(
-                f"cannot write launch records under {parent}: {error.strerror}. "
+                f"cannot write launch records under {directory.parent}: {error.strerror}. "
                 "Choose another folder with launches_dir=PATH."
             ) from error
         return cls(directory)
@@ -137,18 +144,6 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _make_first_free(parent: Path, name: str) -> Path:
-    attempt = 1
-    while True:
-        directory = parent / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
-            directory.mkdir(mode=0o700)
-        except FileExistsError:
-            attempt += 1
-        else:
-            return directory
-
-
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
@@ -157,8 +152,10 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     if not _has(event, {"time": _NUMBER, "event": str}):
         return None
     process = event.get("process")
-    is_whole = _has(event, _EVENT_FIELDS.get(event["event"], {})) and (
-        process is None or _has(process, _PROCESS_FIELDS)
+    is_whole = (
+        _has(event, _EVENT_FIELDS.get(event["event"], {}))
+        and (process is None or _has(process, _PROCESS_FIELDS))
+        and isinstance(event.get("attempt", 0), int)
     )
     return dict(event) if is_whole else None
 

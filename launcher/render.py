@@ -14,11 +14,12 @@ from launcher import status as states
 from launcher.output import last_line
 from launcher.results import read_metadata
 from launcher.stage_files import locate_output
-from launcher.status import JobStatus, job_status
+from launcher.status import JobStatus, chain_status
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from launcher.clusters.base import Cluster
     from launcher.records import LaunchRecords
 
 # Shown for a stage that is done since what it would have made was there and still holds.
@@ -36,16 +37,23 @@ STYLES = {
 
 @dataclass(frozen=True)
 class Row:
-    """A job as it is shown: its state and its files."""
+    """A job as it is shown: its state and its files.
+
+    ``job_log`` is what the job process said, where that was kept.
+    """
 
     status: JobStatus
     output: Path
     log: Path
     metadata: Path
+    job_log: Path | None = None
 
     @classmethod
-    def of(cls, status: JobStatus, job_record: dict[str, Any]) -> Row:
+    def of(
+        cls, status: JobStatus, job_record: dict[str, Any], launch_dir: Path | None = None
+    ) -> Row:
         """Join a state with the files of its run: beside its output, whatever that is called."""
+        job_log = launch_dir and launch_dir / "submitit" / f"{status.job_id}_0_log.out"
         files = {name: Path(job_record[name]) for name in ("output", "log", "metadata")}
         if status.output_inode is not None:
             found = locate_output(files["output"], status.output_inode)
@@ -55,7 +63,9 @@ class Row:
                     name: path.with_name(found.stem + path.name.removeprefix(stem))
                     for name, path in files.items()
                 }
-        return cls(status=status, **files)
+        return cls(
+            status=status, job_log=job_log if job_log and job_log.exists() else None, **files
+        )
 
     @property
     def elapsed_s(self) -> float | None:
@@ -102,10 +112,12 @@ class Row:
         return read_metadata(self.metadata, not_before=self.status.started)
 
 
-def launch_rows(records: LaunchRecords) -> list[Row]:
-    """Return the jobs of a launch as they are now, in order."""
+def launch_rows(records: LaunchRecords, cluster: Cluster | None = None) -> list[Row]:
+    """Return the jobs of a launch, in order; the cluster is asked for what is not on record."""
     jobs = records.read_launch()["jobs"]
-    return [Row.of(job_status(records, job["stage"]), job) for job in jobs]
+    chain = chain_status(records, cluster)
+    pairs = zip(chain, jobs, strict=True)
+    return [Row.of(status, job, records.directory) for status, job in pairs]
 
 
 def live_table(rows: Sequence[Row], *, width: int) -> Table:

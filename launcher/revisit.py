@@ -6,26 +6,31 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from launcher import registry
-from launcher.clusters.base import Cluster
+from launcher.clusters.base import Cluster, SweepingCluster
 from launcher.config import load_config
 from launcher.errors import RecordError, UsageError, did_you_mean
-from launcher.launch import cancel, launches_dir
 from launcher.recipe import find_recipe
 from launcher.records import LaunchRecords
 from launcher.render import Row, launch_rows, short_path
-from launcher.status import chain_status
+from launcher.status import PENDING, RUNNING, chain_status, job_status
+from launcher.submission import cancel, launches_dir
 
 # After the time that a stage has to stop: what its guard and its job take to record it.
 _SLACK_S = 10.0
 _POLL_S = 0.1
+_ASK_EVERY_S = 1.0
 
 
 def show_status(records: LaunchRecords) -> int:
     """Print what has become of a launch; return the exit status."""
-    rows = launch_rows(records)
+    cluster: Cluster | None = None
+    with suppress(RecordError):  # damaged settings: the records still tell most of it
+        cluster, _ = _cluster_and_grace(records)
+    rows = launch_rows(records, cluster)
     print(f"launch {short_path(records.directory)}")
     _show(rows)
     return 0
@@ -37,24 +42,40 @@ def cancel_launch(records: LaunchRecords, *, force: bool) -> int:
     Returns:
         Exit status: 0 when every stage has ended, else 1.
     """
-    stages = [job["stage"] for job in records.read_launch()["jobs"]]
     cluster, stop_grace_s = _cluster_and_grace(records)
-    asked = cancel(records, stages, cluster, force=force)
+    asked = cancel(records, _open_stages(records, cluster), cluster, force=force)
+    if isinstance(cluster, SweepingCluster):
+        cluster.sweep(records)
     shown = short_path(records.directory)
     if not asked:
         print(f"launch {shown}: every stage had ended already, nothing to cancel")
     else:
         print(f"launch {shown}: {'killing' if force else 'cancelling'} {', '.join(asked)}")
     deadline = time.monotonic() + stop_grace_s + _SLACK_S
+    asked_s = time.monotonic()
     while lasting := [each.stage for each in chain_status(records) if not each.has_ended]:
         if time.monotonic() > deadline:
             break
+        if time.monotonic() > asked_s + _ASK_EVERY_S:
+            asked_s = time.monotonic()
+            lasting = [each.stage for each in chain_status(records, cluster) if not each.has_ended]
+            if not lasting:
+                break
         time.sleep(_POLL_S)
-    _show(launch_rows(records))
+    _show(launch_rows(records, cluster))
     if lasting:
         again = revisit_command("cancel", records)
         print(f"\nStill there: {', '.join(lasting)}. To kill it: {again} --force")
     return 1 if lasting else 0
+
+
+def _open_stages(records: LaunchRecords, cluster: Cluster) -> list[str]:
+    """Return the stages of which no end is on record, unless the scheduler has ended their jobs."""
+    jobs = [job_status(records, job["stage"]) for job in records.read_launch()["jobs"]]
+    left = [status for status in jobs if not status.has_ended]
+    told = cluster.states([status.job_id for status in left if status.job_id is not None])
+    gone = {job_id for job_id, each in told.items() if each.state not in (PENDING, RUNNING)}
+    return [status.stage for status in left if status.job_id not in gone]
 
 
 def find_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> LaunchRecords:

@@ -1,68 +1,60 @@
 """The job of one stage: the callable that submitit runs, on whatever node the cluster chose.
 
-It waits for its turn where the cluster does not, starts the stage's command, passes signals on,
-and records what became of it. It lives on the host, outside of any container.
+It waits for its turn where the cluster does not, sees that the image is the one that was pinned,
+starts the stage's container, and records what became of it. It lives on the host, outside of any
+container.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
-from launcher import guard
-from launcher.errors import StageFailed
+from launcher import guard, registry, terminal
+from launcher.clusters.base import Allocation
+from launcher.container_run import container_run, scratch_dir
+from launcher.containers.base import Container, ContainerRun, ImageFormat
+from launcher.errors import LauncherError, RecordError, StageFailed
+from launcher.job_metadata import JobMetadata
+from launcher.mount_targets import held_targets
 from launcher.process import signal_on_parent_death
 from launcher.records import LaunchRecords
-from launcher.stage_files import OUTPUT_INODE, close_metadata, open_output
-from launcher.status import CANCELLED, DONE, FAILED, cancel_requested, exit_reason
+from launcher.snapshot import changed_since
+from launcher.stage_files import OUTPUT_INODE, open_output
+from launcher.status import CANCELLED, DONE, FAILED, PENDING, cancel_requested, exit_reason
+from launcher.stop_request import StopRequest
 
 if TYPE_CHECKING:
+    from launcher.images.pin import VerifiedImage
     from launcher.launch import Job
 
-# What belongs to the job process; the stage would take itself for a submitit job by it.
-_SUBMITIT_PREFIX, _KEPT = "SUBMITIT_", "SUBMITIT_LOCAL_JOB_ID"
-# How the stage framework calls the states that a job ends in.
-_METADATA_STATES = {DONE: "done", FAILED: "failed", CANCELLED: "interrupted"}
+# What belongs to the job process. By it the stage would take itself for a submitit job, or for one
+# of srun's tasks: Lightning then starts no processes of its own, and refuses more than one GPU.
+_OF_THE_JOB_PROCESS = re.compile(
+    r"SUBMITIT_(?!LOCAL_JOB_ID$)|SRUN_|PMIX?_"
+    r"|SLURM_(NTASKS|NPROCS|PROCID|LOCALID|TASK|GTIDS|STEP_(?!GPUS$)|STEPID$|SRUN_|LAUNCH_NODE_)"
+)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended: the state to record, and the reason in words."""
+    """How a job ended: the state to record, and the reason in words.
+
+    Pending is one that is to run again: it was put back into its queue.
+    """
 
     state: str
     reason: str
-
-
-class StopRequest:
-    """Remembers that this job was asked to stop, and passes the request on to the stage."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._process: subprocess.Popen[bytes] | None = None
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._on_signal)
-
-    def request(self) -> None:
-        """Act as if the signal had come."""
-        self.requested = True
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-
-    def pass_on_to(self, process: subprocess.Popen[bytes]) -> None:
-        """Name the process to stop; one that was asked for before it existed is not lost."""
-        self._process = process
-        if self.requested:
-            self.request()
-
-    def _on_signal(self, _signum: int, _frame: FrameType | None) -> None:
-        self.request()
+    exit_code: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,12 +64,12 @@ class StageJob:
     Attributes:
         launch_dir: where to record.
         job: what to run.
-        gate: waits until the stage may start, for clusters that do not do so themselves.
+        in_foreground: whether what the stage prints is shown here as well.
     """
 
     launch_dir: Path
     job: Job
-    gate: Callable[[LaunchRecords, StopRequest], Outcome | None] | None = None
+    in_foreground: bool = False
 
     def __call__(self) -> None:
         """Run the stage to its end.
@@ -86,92 +78,237 @@ class StageJob:
             StageFailed: it did not complete; submitit and the cluster record a failed job.
         """
         records = LaunchRecords(self.launch_dir)
-        stop = StopRequest()
+        try:
+            with StopRequest(in_foreground=self.in_foreground) as stop:
+                self._run(records, stop)
+        except (StageFailed, RecordError):
+            raise
+        except Exception as error:
+            # Without a word of it on record it would look as if the job had been killed.
+            reason = f"its job failed by itself: {type(error).__name__}: {error}"
+            self._record_end(records, Outcome(FAILED, reason))
+            raise
+
+    def _run(self, records: LaunchRecords, stop: StopRequest) -> None:
         parent_pid = os.getppid()
-        signal_on_parent_death(signal.SIGTERM, parent_pid)
+        if not self.in_foreground:  # there the parent is a shell, which may go
+            signal_on_parent_death(signal.SIGTERM, parent_pid)
         guard.adopt_orphans()  # what a guard that was itself killed leaves behind
         if cancel_requested(records, self.job.stage):
             stop.request()  # its signal came before there was anybody to hear it
-        outcome, exit_code = self._run(records, stop)
-        guard.kill_descendants()
-        if outcome.state == CANCELLED and os.getppid() != parent_pid:
-            outcome = Outcome(FAILED, "the process that holds its job was killed")
-        records.append(
-            self.job.stage,
-            "ended",
-            state=outcome.state,
-            reason=outcome.reason,
-            exit_code=exit_code,
-        )
+        cluster = registry.load("clusters", self.job.settings.cluster.name)
+
+        def settled(outcome: Outcome, allocation: Allocation | None = None) -> Outcome:
+            if outcome.state == CANCELLED and not self.in_foreground and os.getppid() != parent_pid:
+                reason = "the process that holds its job was killed"
+                return replace(outcome, state=FAILED, reason=reason)
+            if allocation is None or not hasattr(cluster, "settled"):
+                return outcome
+            told: Outcome = cluster.settled(outcome, self.job, allocation, records, stop)
+            return told
+
+        rank = attempt = 0
+        with cluster.allocation(self.job, records, stop) as granted:
+            if isinstance(granted, Allocation):
+                rank, attempt = granted.rank, granted.restart_count
+                outcome = _StageRun(self, records, stop, granted).run(settled)
+            else:
+                outcome = settled(granted)
+            guard.kill_descendants()  # before what it was allocated is given to others
+        if rank == 0:
+            self._record_end(records, outcome, attempt)
         if outcome.state != DONE:
             raise StageFailed(f"{self.job.stage} {outcome.state}: {outcome.reason}")
 
-    def _run(self, records: LaunchRecords, stop: StopRequest) -> tuple[Outcome, int | None]:
-        if self.gate is not None:
-            records.append(self.job.stage, "waiting", upstream=self.job.after)
-            closed = self.gate(records, stop)
-            if closed is not None:
-                return closed, None
-        if stop.requested:
-            return Outcome(CANCELLED, "cancelled before it started"), None
+    def _record_end(self, records: LaunchRecords, outcome: Outcome, attempt: int = 0) -> None:
+        stage, reason = self.job.stage, outcome.reason
+        if outcome.state == PENDING:
+            return records.append(stage, "requeued", reason=reason, attempt=attempt)
+        records.append(
+            stage,
+            "ended",
+            state=outcome.state,
+            reason=reason,
+            exit_code=outcome.exit_code,
+            attempt=attempt,
+        )
+
+
+class _StageRun:
+    """A stage whose turn has come, with what it was allocated."""
+
+    def __init__(
+        self, stage: StageJob, records: LaunchRecords, stop: StopRequest, allocation: Allocation
+    ) -> None:
+        job = stage.job
+        self.launch_dir, self.job, self.records = stage.launch_dir, job, records
+        self.stop, self.allocation, self.in_foreground = stop, allocation, stage.in_foreground
+        runtime = registry.load("containers", job.container.name)
+        self.container: Container = runtime.Implementation(job.container)
+        rank = f"_rank{allocation.rank}" if allocation.rank else ""
+        self.output = job.output.with_name(f"{job.output.stem}{rank}.out")
+
+    def run(self, settled: Callable[[Outcome, Allocation], Outcome]) -> Outcome:
+        """Run the stage to its end, and record it by what ``settled`` makes of it."""
+        if self.stop.requested:
+            before = Outcome(CANCELLED, f"{self.stop.why} before it started")
+            return settled(before, self.allocation)
         try:
-            output = open_output(self.job.output)
+            output = open_output(self.output)
         except OSError as error:
-            return Outcome(FAILED, f"cannot write {self.job.output}: {error.strerror}"), None
-        inode = os.fstat(output.fileno()).st_ino
+            return Outcome(FAILED, f"cannot write {self.output}: {error.strerror}")
         with output:
-            records.append(
-                self.job.stage,
-                "started",
-                host=os.uname().nodename,
-                pid=os.getpid(),
-                output_inode=inode,
-            )
-            environment = stage_environment(os.environ, self.job, self.launch_dir)
-            try:
-                process = subprocess.Popen(
-                    self.job.host_command,
-                    cwd=self.job.working_dir,
-                    env={**environment, OUTPUT_INODE: str(inode)},
-                    stdin=subprocess.PIPE,  # its end tells the guard that this process is gone
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
+            inode = os.fstat(output.fileno()).st_ino
+            if self.allocation.rank == 0:
+                self.records.append(
+                    self.job.stage,
+                    "started",
+                    host=self.allocation.node,
+                    pid=os.getpid(),
+                    output_inode=inode,
+                    attempt=self.allocation.restart_count,
                 )
-            except OSError as error:
-                command = self.job.host_command[0]
-                return Outcome(FAILED, f"cannot start {command}: {error.strerror}"), None
-            with process:
-                stop.pass_on_to(process)
-                exit_code = _as_shell(process.wait())
-        outcome = _outcome(exit_code, cancelled=stop.requested)
-        with suppress(OSError):  # the stage's own ending matters more
-            close_metadata(
-                self.job.output,
-                inode,
-                state=_METADATA_STATES[outcome.state],
-                exit_code=exit_code,
-                reason=outcome.reason,
+            metadata = JobMetadata(self.output, inode, self.launch_dir, self.job, self.allocation)
+            outcome = settled(self._start_in(output, inode, metadata), self.allocation)
+            if outcome.exit_code is None and outcome.state == FAILED:
+                self._note(output, outcome.reason)
+        metadata.close(outcome.state, outcome.exit_code, outcome.reason)
+        return outcome
+
+    def _start_in(self, output: IO[bytes], inode: int, metadata: JobMetadata) -> Outcome:
+        metadata.add(self._changed_code(output))
+        metadata.open()
+        try:
+            image = self._image()
+            run = container_run(
+                self.job,
+                self.allocation,
+                image,
+                environ=os.environ,
+                image_format=self.container.image_format,
             )
-        return outcome, exit_code
+            metadata.started(run, image, self.container)
+            # Code that was deleted while the job was queued needs a place to be mounted over.
+            with held_targets(run.mounts), self._scratch(run):
+                return self._supervise(run, output, {OUTPUT_INODE: str(inode)})
+        except LauncherError as error:
+            return Outcome(FAILED, str(error))
+
+    def _changed_code(self, output: IO[bytes]) -> dict[str, list[str]]:
+        """Name what was edited since the submission, where a stage sees the tree as it is now."""
+        snapshot = self.records.read_launch().get("snapshot")
+        if not snapshot or snapshot["copied"]:
+            return {}
+        try:
+            changed = changed_since(snapshot)
+        except RecordError as error:
+            self._note(output, f"cannot tell whether the code has changed: {error}")
+            return {}
+        if changed:
+            names = ", ".join(changed)
+            self._note(output, f"the code has changed since this launch was submitted: {names}")
+        return {"code_changed": changed}
+
+    def _note(self, output: IO[bytes], text: str) -> None:
+        """Say something in the stage's raw output."""
+        line = f"launcher: {text}\n".encode(errors="surrogateescape")
+        with suppress(OSError):  # a full disk is the stage's to complain of
+            os.write(output.fileno(), line)
+        if self.in_foreground:
+            terminal.say(lambda: sys.stdout.buffer.write(line))
+
+    def _image(self) -> VerifiedImage | None:
+        if self.job.pin is None:
+            return None
+        from launcher.images.verify import prepare_image
+
+        return prepare_image(self.job.pin, self.container, self.job.image_cache)
+
+    @contextmanager
+    def _scratch(self, run: ContainerRun) -> Iterator[None]:
+        """Have the folder that is ``/tmp`` in a container of which the image cannot be written."""
+        if self.container.image_format not in (ImageFormat.SIF, ImageFormat.SQSH):
+            yield
+            return
+        scratch = scratch_dir(run.name)
+        shutil.rmtree(scratch, ignore_errors=True)  # of an attempt that was killed
+        try:
+            scratch.mkdir(mode=0o700)
+        except OSError as error:
+            raise LauncherError(f"cannot make {scratch}: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _supervise(self, run: ContainerRun, output: IO[bytes], more: Mapping[str, str]) -> Outcome:
+        command = self.container.command(run)
+        inherited = {**job_environment(os.environ), **more}
+        environment = self.container.client_environment(run, inherited)
+        try:
+            exit_code = _as_shell(self._exit_status(run, command, environment, output))
+        except OSError as error:
+            return Outcome(FAILED, f"cannot start {command[0]}: {error.strerror}")
+        if exit_code != 0:
+            self.container.remove(run.name)
+        if run.terminal and exit_code == 128 + signal.SIGINT and not self.stop.requested:
+            return Outcome(CANCELLED, "interrupted by Ctrl-C", exit_code)
+        return _outcome(exit_code, self.stop)
+
+    def _exit_status(
+        self,
+        run: ContainerRun,
+        command: list[str],
+        environment: dict[str, str],
+        output: IO[bytes],
+    ) -> int:
+        """Start the stage's command, pass on what it is asked to do, and wait for its end."""
+        held = self.allocation.held
+        if run.terminal:
+            attended = terminal.start(
+                command,
+                cwd=run.working_dir,
+                env=environment,
+                output=output,
+                grace_s=run.stop_grace_s,
+                container=(self.job.container, run.name),
+                held=held,
+            )
+            self.stop.pass_on_to(attended.control)
+            in_container = self.container.image_format is not ImageFormat.NONE
+            return terminal.attend(attended, output, in_container=in_container)
+        process = subprocess.Popen(
+            command,
+            cwd=run.working_dir,
+            env=environment,
+            stdin=subprocess.PIPE,  # its end tells the guard that this process is gone
+            stdout=subprocess.PIPE if self.in_foreground else output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=held,
+        )
+        with process:
+            assert process.stdin is not None
+            self.stop.pass_on_to(process.stdin)
+            return terminal.tee(process, output) if self.in_foreground else process.wait()
 
 
-def stage_environment(inherited: Mapping[str, str], job: Job, launch_dir: Path) -> dict[str, str]:
-    """Return the environment of the stage: the job's without submitit's own, and its additions."""
-    kept = {
-        name: value
-        for name, value in inherited.items()
-        if not name.startswith(_SUBMITIT_PREFIX) or name == _KEPT
-    }
-    return {**kept, **job.environment, "LAUNCHER_LAUNCH_ID": launch_dir.name}
+def job_environment(inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return the job's environment without what is there for the job process alone."""
+    return {name: value for name, value in inherited.items() if not _OF_THE_JOB_PROCESS.match(name)}
 
 
-def _outcome(exit_code: int, *, cancelled: bool) -> Outcome:
+def _outcome(exit_code: int, stop: StopRequest) -> Outcome:
+    how = exit_reason(exit_code)
     if exit_code == 0:
-        return Outcome(DONE, "")
-    if cancelled:
-        return Outcome(CANCELLED, f"cancelled ({exit_reason(exit_code)})")
-    return Outcome(FAILED, exit_reason(exit_code))
+        return Outcome(DONE, "", 0)
+    if stop.why == CANCELLED:
+        return Outcome(CANCELLED, f"cancelled ({how})", exit_code)
+    if stop.why:
+        return Outcome(FAILED, f"{stop.why} ({how})", exit_code)
+    if stop.warned:
+        return Outcome(FAILED, f"{how}, after it was {stop.warned}", exit_code)
+    return Outcome(FAILED, how, exit_code)
 
 
 def _as_shell(returncode: int) -> int:

@@ -1,15 +1,27 @@
-"""What has become of each job, told from the launch records and nothing else."""
+"""What has become of each job, told from the launch records, and by a scheduler what they lack."""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from launcher.process import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
 
+if TYPE_CHECKING:
+    from launcher.clusters.base import Cluster, JobState
+
 PENDING, RUNNING = "pending", "running"
 DONE, FAILED, CANCELLED, SKIPPED = "done", "failed", "cancelled", "skipped"
+# Said by a scheduler of a job that it no longer knows: it ended, and nobody can tell how.
+GONE = "gone"
+# Said by a scheduler of a job that waits for another; it knows that one by its id alone.
+WAITS_FOR_UPSTREAM = "waits for the stage before"
+# Said by a scheduler of a job that nobody cancelled: its upstream failed, as a rule.
+BY_SCHEDULER = "cancelled by the scheduler itself"
+_NEVER_STARTED = "its job left the queue before it started; the scheduler has forgotten why"
 ENDED = frozenset({DONE, FAILED, CANCELLED, SKIPPED})
 
 
@@ -36,9 +48,130 @@ class JobStatus:
         return self.state in ENDED
 
 
-def chain_status(records: LaunchRecords) -> list[JobStatus]:
-    """Tell the state of every job of a launch, in order."""
-    return [job_status(records, job["stage"]) for job in records.read_launch()["jobs"]]
+def chain_status(records: LaunchRecords, cluster: Cluster | None = None) -> list[JobStatus]:
+    """Tell the state of every job of a launch, in order.
+
+    Args:
+        records: of the launch.
+        cluster: asked for the jobs of which the records do not tell an end.
+    """
+    record = records.read_launch()
+    jobs = record["jobs"]
+    chain = [job_status(records, job["stage"]) for job in jobs]
+    if _is_cut_off(record, records):
+        chain = [_as_left(status) for status in chain]
+    chain = _without_upstream(chain, jobs, records)
+    is_open = [status for status in chain if not status.has_ended and status.process is None]
+    ids = [status.job_id for status in is_open if status.job_id is not None]
+    if cluster is None or not ids:
+        return chain
+    states = cluster.states(ids)
+    # A job may have recorded its end between our reading and our asking.
+    chain = [_newer(status, job_status(records, status.stage)) for status in chain]
+    chain = [
+        _as_scheduled(status, states, records, job.get("after"))
+        for status, job in zip(chain, jobs, strict=True)
+    ]
+    return _without_upstream(chain, jobs, records)
+
+
+def _newer(status: JobStatus, reread: JobStatus) -> JobStatus:
+    return status if status.has_ended or status.state == reread.state else reread
+
+
+def _is_cut_off(record: Mapping[str, Any], records: LaunchRecords) -> bool:
+    """Tell whether the launcher ended, however it did, before it let the chain start."""
+    launcher = record.get("launcher")
+    if launcher is None or ProcessId.from_record(launcher).is_alive():
+        return False
+    return not any(event["event"] == "released" for event in records.events(LAUNCH))
+
+
+def _as_left(status: JobStatus) -> JobStatus:
+    """Tell the state of a job whose launcher ended before it let the chain start."""
+    if status.state != PENDING or status.process is not None:
+        return status
+    if status.job_id is None:
+        reason = "the launcher ended before it was submitted"
+        return replace(status, state=CANCELLED, reason=reason)
+    return replace(status, reason="the launcher ended before the whole chain was submitted")
+
+
+def _as_scheduled(
+    status: JobStatus,
+    states: Mapping[str, JobState],
+    records: LaunchRecords,
+    after: str | None,
+) -> JobStatus:
+    if status.has_ended or status.process is not None or status.job_id is None:
+        return status
+    told = states.get(status.job_id)
+    if told is None:
+        return replace(status, reason=status.reason or "the scheduler does not answer")
+    if told.state == DONE:  # whether the stage is done, its record tells, which is to come
+        return replace(status, reason="its job has completed; its record is not to be seen yet")
+    if told.state in (CANCELLED, GONE) and cancel_requested(records, status.stage):
+        return replace(status, state=CANCELLED, reason="cancelled")
+    if told.state == GONE:
+        return _vanished(status)
+    if told.state == PENDING:
+        waits = told.reason
+        if after is not None and waits == WAITS_FOR_UPSTREAM:
+            waits = f"waits for {after}"
+        reasons = [status.reason if status.state == PENDING else "put back", waits]
+        return replace(status, state=PENDING, reason="; ".join(filter(None, reasons)))
+    reason = told.reason
+    if status.state == PENDING and told.state == RUNNING:
+        reason = reason or "starting"
+    elif status.state == PENDING and told.state == FAILED:  # the launcher's code never ran
+        reason = f"{reason}, before the stage was started"
+    return replace(status, state=told.state, reason=reason)
+
+
+def _vanished(status: JobStatus) -> JobStatus:
+    """Settle a job that left no end on record, and that its scheduler has forgotten."""
+    if status.state == RUNNING:
+        reason = "its job was killed without a result; the scheduler has forgotten why"
+        return replace(status, state=FAILED, reason=reason)
+    return replace(status, state=CANCELLED, reason=_NEVER_STARTED)
+
+
+def _without_upstream(
+    chain: Sequence[JobStatus],
+    jobs: Sequence[Mapping[str, str | None]],
+    records: LaunchRecords,
+) -> list[JobStatus]:
+    """Call those skipped whose upstream has ended otherwise than done, where nobody records it.
+
+    A scheduler cancels such a job before it can record anything itself; and one that only waited
+    may have gone down with its upstream, of which that was the failure.
+    """
+    settled: dict[str, JobStatus] = {}
+    for status, job in zip(chain, jobs, strict=True):
+        upstream = settled.get(job.get("after") or "")
+        is_off = upstream is not None and upstream.has_ended and upstream.state != DONE
+        is_left = status.state == PENDING and status.process is None and status.job_id is not None
+        only_waited = status.started is None and status.ended is None
+        is_left |= status.state == FAILED and status.process is not None and only_waited
+        is_left |= status.state == SKIPPED and not status.reason  # so says a scheduler
+        is_left |= status.state == CANCELLED and status.reason in (_NEVER_STARTED, BY_SCHEDULER)
+        if upstream is not None and is_off and is_left:
+            if cancel_requested(records, status.stage):
+                status = replace(status, state=CANCELLED, reason="cancelled")
+            else:
+                status = replace(status, state=SKIPPED, reason=why_skipped(upstream))
+        elif status.state == SKIPPED and not status.reason:
+            status = replace(status, reason="the scheduler says that the job before it failed")
+        settled[status.stage] = status
+    return list(settled.values())
+
+
+def why_skipped(upstream: JobStatus) -> str:
+    """Say why a stage is skipped; down a chain, name the stage that began it."""
+    if upstream.state == SKIPPED:
+        return upstream.reason
+    was = "failed" if upstream.state == FAILED else f"was {upstream.state}"
+    return f"{upstream.stage} {was}"
 
 
 def job_status(records: LaunchRecords, stage: str) -> JobStatus:
@@ -96,7 +229,12 @@ def _told(records: LaunchRecords, stage: str) -> JobStatus:
                 job_id=event["job_id"],
                 process=ProcessId.from_record(process) if process else None,
             )
+    attempt = 0
     for event in records.events(stage):
+        # Of a node that was lost, and is back, the job may say its last word after the next began.
+        if event.get("attempt", attempt) < attempt:
+            continue
+        attempt = event.get("attempt", attempt)
         if event["event"] == "waiting":
             status = replace(status, reason=f"waits for {event['upstream']}")
         elif event["event"] == "started":
@@ -106,7 +244,11 @@ def _told(records: LaunchRecords, stage: str) -> JobStatus:
                 reason="",
                 started=event["time"],
                 output_inode=event.get("output_inode"),
+                ended=None,
+                exit_code=None,
             )
+        elif event["event"] == "requeued":
+            status = replace(status, state=PENDING, reason=event["reason"], started=None)
         elif event["event"] == "ended":
             status = replace(
                 status,

@@ -90,4 +90,9 @@ def failure_report(row: Row) -> list[str]:
     if row.status.started is not None:
         lines += [f"  │ {line}" for line in failure_lines(row.output)]
         lines.append(f"  all of its output: {short_path(row.output)}")
+    elif row.job_log is not None:
+        lines += [f"  │ {line}" for line in failure_lines(row.job_log)]
+        lines.append(f"  all that its job said: {short_path(row.job_log)}")
+    elif row.status.job_id is not None and row.status.process is None:
+        lines.append("  its job said nothing: do the nodes have the folder of the launch?")
     return lines

@@ -10,17 +10,21 @@ HELP = f"""\
 usage: {USAGE}
        python -m launcher status [LAUNCH] [--recipe DIR]
        python -m launcher cancel [LAUNCH] [--recipe DIR] [--force]
+       python -m launcher image build|push|pull|pin|verify|list …
 
 Submit each stage of a recipe as its own job, in canonical order.
 
 options:
-  --cluster NAME      where jobs run (default: local)
-  --container NAME    what stages run in (default: none, the host itself)
+  --cluster NAME      where jobs run: local (the default), slurm, or debug, which is
+                      this terminal, where breakpoint() works
+  --container NAME    what stages run in: docker, podman, apptainer, enroot,
+                      charliecloud, none (the host itself), or auto (the default)
   --recipe DIR        folder with a run.py (default: the working directory if it
                       has one, else the project's default recipe)
   --stages STAGE …    as for run.py (default: the recipe's)
   --follow            stay, show progress, end with a table of results
   --dry-run           show what would be submitted; create and submit nothing
+  --allow-unpinned    take an image by a tag, which may be another one tomorrow
   -h, --help          show this
 
 Other flags go to the recipe's run.py. key=value changes a setting of launcher/conf.
@@ -32,6 +36,8 @@ themselves. With --follow, Ctrl-C cancels the launch. Later, from any terminal:
 
   status    say what has become of a launch, the latest when none is named
   cancel    stop the running stage, cancel the rest; --force kills what does not stop
+
+  image     make the images that stages run in, pin and verify them; image --help
 
 examples:
   python -m launcher --stages train infer --follow

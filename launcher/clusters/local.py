@@ -2,17 +2,21 @@
 
 submitit's local executor starts one controller process per job, and knows neither dependencies nor
 jobs without a time limit (its default is two minutes). Here each job waits for the recorded end of
-its upstream, and the controllers live in sessions of their own, apart from the terminal.
+its upstream and for the GPUs that it asks for, and the controllers live in sessions of their own,
+apart from the terminal.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +24,17 @@ from typing import TYPE_CHECKING, Any
 import submitit
 from submitit.local.local import LocalJob
 
-from launcher import local_controller
-from launcher.clusters.base import JobHandle
+from launcher import local_controller, local_gpus
+from launcher.clusters.base import Allocation, JobHandle, JobState
+from launcher.containers.base import Feature
+from launcher.errors import ConfigError, LauncherError
+from launcher.job_code import python_path
 from launcher.process import ProcessId
 from launcher.ranges import seconds
-from launcher.recipe import project_root
-from launcher.records import LaunchRecords
-from launcher.stage_job import Outcome, StageJob, StopRequest
-from launcher.status import DONE, SKIPPED, JobStatus, job_status
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.stage_job import Outcome, StageJob
+from launcher.status import CANCELLED, DONE, FAILED, SKIPPED, JobStatus, job_status, why_skipped
+from launcher.stop_request import StopRequest
 
 if TYPE_CHECKING:
     from launcher.launch import Job, Launch
@@ -44,29 +51,96 @@ class Settings:
 
     Attributes:
         poll_s: seconds between two looks at the job before.
+        gpus: ids of the GPUs that stages may be given; None for all that nvidia-smi lists.
+        gpu_locks: folder of the files by which stages hold them, the same for all who share them.
     """
 
     name: str = "local"
     poll_s: float = seconds(0.05, least=0.001, most=3600)
+    gpus: list[str] | None = None
+    gpu_locks: str = str(local_gpus.LOCKS)
 
 
-@dataclass(frozen=True)
-class AfterOk:
-    """Gate of a job: open when the upstream stage is done, closed for good when it ended else."""
+@contextmanager
+def allocation(
+    job: Job, records: LaunchRecords, stop: StopRequest
+) -> Iterator[Allocation | Outcome]:
+    """Wait for the job's turn and its GPUs; give the reason where it is not to run."""
+    settings: Settings = job.settings.cluster
+    closed = wait_for_turn(job, records, stop, settings.poll_s)
+    if closed is not None:
+        yield closed
+        return
+    with allocated(
+        job,
+        stop,
+        settings.gpus,
+        settings.gpu_locks,
+        on_wait=(lambda reason: records.append(job.stage, "waiting", upstream=reason)),
+    ) as granted:
+        yield granted
 
-    upstream: str
-    poll_s: float
 
-    def __call__(self, records: LaunchRecords, stop: StopRequest) -> Outcome | None:
-        """Wait for the upstream to end, or for a request to stop."""
-        while not stop.requested:
-            status = job_status(records, self.upstream)
-            if status.state == DONE:
-                return None
-            if status.has_ended:
-                return Outcome(SKIPPED, _why_skipped(status))
-            time.sleep(self.poll_s)
-        return None
+@contextmanager
+def allocated(
+    job: Job,
+    stop: StopRequest,
+    gpus: Sequence[str] | None,
+    gpu_locks: str,
+    *,
+    on_wait: Callable[[str], object],
+) -> Iterator[Allocation | Outcome]:
+    """Give a job, whose turn it is, its part of this machine, and see to its time limit."""
+    resources = job.settings.resources
+    with ExitStack() as stack:
+        try:
+            held = stack.enter_context(
+                local_gpus.held(
+                    resources.gpus_per_node,
+                    local_gpus.present(gpus),
+                    should_stop=lambda: stop.requested,
+                    on_wait=on_wait,
+                    folder=Path(gpu_locks).expanduser(),
+                )
+            )
+        except LauncherError as error:
+            yield Outcome(FAILED, str(error))
+            return
+        if resources.timeout_min is not None:
+            limit = f"out of time: its limit is {resources.timeout_min} min"
+            stop.request_after(resources.timeout_min * 60, limit)
+        record = {"cpus": resources.cpus_per_task or _num_cpus(), "mem_gb": resources.mem_gb}
+        yield Allocation(
+            node=os.uname().nodename, gpus=held.ids, record=record, held=held.descriptors
+        )
+
+
+def wait_for_turn(
+    job: Job, records: LaunchRecords, stop: StopRequest, poll_s: float
+) -> Outcome | None:
+    """Wait until the whole launch is submitted and the job before is done.
+
+    Returns:
+        Why the job is not to run; None when it is, and when it was asked to stop.
+    """
+    submitter = ProcessId.from_record(records.read_launch()["launcher"])
+    records.append(job.stage, "waiting", upstream=job.after or "the end of the submission")
+    while not stop.requested and not _is_released(records):
+        if not submitter.is_alive() and not _is_released(records):
+            return Outcome(CANCELLED, "the launcher ended before the whole chain was submitted")
+        time.sleep(poll_s)
+    while job.after is not None and not stop.requested:
+        status = job_status(records, job.after)
+        if status.state == DONE:
+            return None
+        if status.has_ended:
+            return Outcome(SKIPPED, why_skipped(status))
+        time.sleep(poll_s)
+    return None
+
+
+def _is_released(records: LaunchRecords) -> bool:
+    return any(event["event"] == "released" for event in records.events(LAUNCH))
 
 
 class DetachedExecutor(submitit.LocalExecutor):
@@ -95,7 +169,7 @@ class DetachedExecutor(submitit.LocalExecutor):
         # that are visible here left visible (submitit hides them unless a number is asked for).
         environment = {
             **os.environ,
-            "PYTHONPATH": _python_path(),
+            "PYTHONPATH": python_path(self._real_folder.parent),
             "SUBMITIT_EXECUTOR": "local",
             "SUBMITIT_LOCAL_COMMAND": command,
             "SUBMITIT_LOCAL_JOB_NUM_NODES": "1",
@@ -124,9 +198,22 @@ class DetachedExecutor(submitit.LocalExecutor):
 class LocalCluster:
     """Jobs are processes of this machine."""
 
+    name = "local"
+    falls_back_to_host = True
+    keeps = frozenset({Feature.MEMORY_LIMIT, Feature.CPU_LIMIT})
+    preferred_containers: tuple[str, ...] = ("docker", "podman", "apptainer")
+
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._executor: DetachedExecutor | None = None
+
+    def check(self, launch: Launch) -> None:
+        """Refuse what this machine has not got."""
+        check_machine(launch, self.name)
+
+    def preview(self, launch: Launch, directory: Path) -> Mapping[str, str]:
+        """Nothing but the command itself is given to anybody."""
+        return {}
 
     def submit(self, job: Job, launch: Launch, records: LaunchRecords) -> JobHandle:
         """Start the job's process, which waits for the job before it."""
@@ -135,33 +222,72 @@ class LocalCluster:
             folder.mkdir(mode=0o700)
             self._executor = DetachedExecutor(folder)
         self._executor.update_parameters(name=f"{launch.experiment}.{job.stage}")
-        gate = None if job.after is None else AfterOk(job.after, self.settings.poll_s)
-        submitted = self._executor.submit(StageJob(records.directory, job, gate))
-        # The command in it is the real one, with what may be secret among its arguments.
+        submitted = self._executor.submit(StageJob(records.directory, job))
         submitted.paths.submitted_pickle.chmod(0o600)
         return JobHandle(submitted.job_id, ProcessId.of(int(submitted.job_id)))
+
+    def release(self, records: LaunchRecords) -> None:
+        """Jobs look at the record themselves."""
 
     def cancel(self, status: JobStatus, *, force: bool) -> None:
         """Send SIGTERM to the job's controller, which passes it on; with ``force`` SIGKILL."""
         if status.process is not None:
             status.process.send(signal.SIGKILL if force else signal.SIGTERM)
 
+    def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
+        """There is no scheduler to ask."""
+        return {}
+
 
 Implementation = LocalCluster
 
 
-def _why_skipped(upstream: JobStatus) -> str:
-    # Down a chain, name the stage that began it rather than the one just before.
-    return upstream.reason if upstream.state == SKIPPED else f"{upstream.stage} {_was(upstream)}"
+def check_machine(launch: Launch, cluster: str) -> None:
+    """Refuse a launch that asks for more than this machine has.
+
+    Raises:
+        ConfigError: for more nodes, CPUs, memory or GPUs.
+    """
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    for job in launch.jobs:
+        asked = job.settings.resources
+        gpus = local_gpus.present(job.settings.cluster.gpus) if asked.gpus_per_node else ()
+        for key, wanted, there, what in (
+            ("nodes", asked.nodes, 1, "is one node"),
+            ("cpus_per_task", asked.cpus_per_task or 0, _num_cpus(), f"has {_num_cpus()} CPUs"),
+            # Rounded down: what is named can be asked for.
+            (
+                "mem_gb",
+                asked.mem_gb or 0,
+                memory_gb,
+                f"has {math.floor(memory_gb * 10) / 10:g} GiB of memory",
+            ),
+            ("gpus_per_node", asked.gpus_per_node, len(gpus), _what_gpus(job, gpus)),
+        ):
+            if wanted > there:
+                raise ConfigError(
+                    f"{job.stage} asks for {key}={wanted:g}, and cluster {cluster}, this machine, "
+                    f"{what}. Ask for less with stages.{job.stage}.{key}=…, or use "
+                    "--cluster slurm."
+                )
 
 
-def _was(upstream: JobStatus) -> str:
-    return "failed" if upstream.state == "failed" else f"was {upstream.state}"
+def _what_gpus(job: Job, gpus: Sequence[str]) -> str:
+    if job.settings.cluster.gpus is not None:
+        return f"has {len(gpus)} GPUs to give: cluster.gpus=[{','.join(gpus)}]"
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        visible = os.environ["CUDA_VISIBLE_DEVICES"]
+        return f"has {len(gpus)} GPUs to give: CUDA_VISIBLE_DEVICES={visible}"
+    if not gpus:
+        return "has no GPUs that nvidia-smi lists; cluster.gpus=[0,1] would name them"
+    return f"has {len(gpus)} GPUs"
 
 
-def _python_path() -> str:
-    inherited = os.environ.get("PYTHONPATH")
-    return os.pathsep.join([str(project_root()), *([inherited] if inherited else [])])
+def _num_cpus() -> int:
+    """Return the number of CPUs that the launcher, and so its jobs, may run on."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _name_in_proc(name: str, folder: Path) -> Path:

@@ -33,6 +33,9 @@ class NoCluster:
     def submit(self, *_: object) -> None:
         raise AssertionError("following submits nothing")
 
+    def states(self, job_ids: object) -> dict[str, object]:
+        return {}
+
     def cancel(self, status: object, *, force: bool) -> None:
         self.asked.append((status.stage, force))
         if force or status.stage != "fit":  # fit does not listen
@@ -45,7 +48,7 @@ class NoCluster:
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LaunchRecords:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(follow_module, "POLL_S", 0.01)
-    records = LaunchRecords.create(tmp_path / "launches", "one")
+    records = LaunchRecords.create(tmp_path / "launches" / "one")
     jobs = []
     for stage in STAGES:
         base = tmp_path / "exp" / f"an_experiment_with_{'a_long_' * 8}name" / stage

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from launcher import guard
+from tests.launcher.person import CTRL_C, CTRL_Z, Person
 
 # Starts a child, one that detaches itself and one in a session of its own; then writes their pids.
 FAMILY = """\
@@ -34,6 +35,32 @@ with open(sys.argv[1] + ".tmp", "w") as file:
     file.write(" ".join(map(str, pids)))
 os.rename(sys.argv[1] + ".tmp", sys.argv[1])
 time.sleep(0 if "leave" in sys.argv else 60)
+"""
+# Would die of the signal; its child, in a session of its own, catches it.
+HANDLER_BELOW = """\
+import os, pathlib, signal, sys, time
+folder, signum = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+if os.fork():
+    time.sleep(60)
+os.setsid()
+signal.signal(signum, lambda *_: (folder / "caught").touch())
+(folder / "ready").touch()
+while True:
+    time.sleep(60)
+"""
+# Exits with the number of SIGTERMs that it got.
+STOP_COUNTER = """\
+import pathlib, signal, sys, time
+folder, count = pathlib.Path(sys.argv[1]), 0
+def stop(*_):
+    global count
+    count += 1
+    (folder / "stopping").touch()
+signal.signal(signal.SIGTERM, stop)
+(folder / "ready").touch()
+while not (folder / "end").exists():
+    time.sleep(0.01)
+sys.exit(count)
 """
 
 
@@ -157,6 +184,171 @@ def test_user_signals_are_passed_on(tmp_path: Path) -> None:
         assert process.wait(10) == 9
     finally:
         end(process)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2])
+def test_user_signals_reach_only_who_catches_them(tmp_path: Path, signum: signal.Signals) -> None:
+    process = start(sys.executable, "-c", HANDLER_BELOW, str(tmp_path), str(int(signum)))
+    try:
+        until((tmp_path / "ready").exists)
+        process.send_signal(signum)
+        until((tmp_path / "caught").exists)
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(10) == 128 + signal.SIGTERM
+    finally:
+        end(process)
+
+
+def test_a_stop_signal_reaches_the_command_once(tmp_path: Path) -> None:
+    process = start(sys.executable, "-c", STOP_COUNTER, str(tmp_path), grace_s=20)
+    try:
+        until((tmp_path / "ready").exists)
+        process.terminate()
+        until((tmp_path / "stopping").exists)
+        for _ in range(3):
+            process.terminate()
+            time.sleep(0.05)
+        assert process.stdin is not None
+        process.stdin.close()  # the end of the job says the same
+        time.sleep(0.2)
+        (tmp_path / "end").touch()
+        assert process.wait(10) == 1
+    finally:
+        end(process)
+
+
+def tell(process: subprocess.Popen[bytes], *signums: int) -> None:
+    assert process.stdin is not None
+    process.stdin.write(bytes(signums))
+    process.stdin.flush()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_byte_on_standard_input_is_a_signal(family, signum: signal.Signals) -> None:
+    process, pids = family()
+    tell(process, signum)
+    expected = 130 if signum == signal.SIGINT else 128 + signum  # Python dies of KeyboardInterrupt
+    assert process.wait(10) == expected
+    assert not any(map(runs, pids))
+
+
+def test_who_ignores_the_byte_is_killed_after_the_grace_time(family) -> None:
+    process, pids = family("ignore", grace_s=0.5)
+    start_s = time.monotonic()
+    tell(process, signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGKILL
+    assert 0.4 < time.monotonic() - start_s < 5
+    assert not any(map(runs, pids))
+
+
+def test_the_byte_of_sigkill_ends_the_command_at_once(family) -> None:
+    process, pids = family("ignore", grace_s=30)
+    tell(process, signal.SIGTERM, signal.SIGKILL)
+    assert process.wait(10) == 128 + signal.SIGKILL
+    assert not any(map(runs, pids))
+
+
+def test_bytes_and_signals_count_together(tmp_path: Path) -> None:
+    process = start(sys.executable, "-c", STOP_COUNTER, str(tmp_path), grace_s=20)
+    try:
+        until((tmp_path / "ready").exists)
+        tell(process, signal.SIGTERM, signal.SIGTERM)
+        until((tmp_path / "stopping").exists)
+        process.terminate()
+        time.sleep(0.2)
+        (tmp_path / "end").touch()
+        assert process.wait(10) == 1
+    finally:
+        end(process)
+
+
+def test_the_byte_of_a_user_signal_reaches_only_who_catches_it(tmp_path: Path) -> None:
+    signum = signal.SIGUSR2
+    process = start(sys.executable, "-c", HANDLER_BELOW, str(tmp_path), str(int(signum)))
+    try:
+        until((tmp_path / "ready").exists)
+        tell(process, signum)
+        until((tmp_path / "caught").exists)
+        assert process.poll() is None
+        tell(process, signal.SIGTERM)
+        assert process.wait(10) == 128 + signal.SIGTERM
+    finally:
+        end(process)
+
+
+def test_bytes_that_are_no_orders_are_passed_over() -> None:
+    process = start("sh", "-c", "sleep 0.5; exit 7")
+    try:
+        tell(process, *(set(range(256)) - set(guard._STOPS) - {signal.SIGKILL}))
+        assert process.wait(10) == 7
+    finally:
+        end(process)
+
+
+def test_a_signal_to_the_guard_after_its_job_is_gone_changes_nothing(family) -> None:
+    process, pids = family("ignore", grace_s=0.5)
+    assert process.stdin is not None
+    process.stdin.close()
+    process.terminate()
+    assert process.wait(10) == 128 + signal.SIGKILL
+    assert not any(map(runs, pids))
+
+
+@pytest.fixture
+def terminal(tmp_path: Path):
+    """Start a command under a guard in a terminal; return a person at it."""
+    persons: list[Person] = []
+
+    def start_in_terminal(*command: str, grace_s: float = 5) -> Person:
+        guarded = [sys.executable, guard.__file__, "--terminal", str(grace_s), *command]
+        persons.append(Person(guarded, cwd=tmp_path, env=dict(os.environ)))
+        return persons[-1]
+
+    yield start_in_terminal
+    for person in persons:
+        person.__exit__()
+
+
+def test_in_a_terminal_the_command_can_be_typed_to(terminal) -> None:
+    person = terminal(sys.executable, "-c", "print('hello', input('who? ')); raise SystemExit(4)")
+    person.reads("who")
+    person.enter("me")
+    person.reads("hello me")
+    assert person.leaves() == 4
+
+
+def test_in_a_terminal_keys_are_the_commands(terminal, tmp_path: Path) -> None:
+    person = terminal(sys.executable, "-c", STOP_COUNTER.replace("TERM", "INT"), str(tmp_path))
+    until((tmp_path / "ready").exists)
+    person.type(CTRL_Z)  # nobody could continue it
+    for _ in range(2):
+        person.type(CTRL_C)
+        until((tmp_path / "stopping").exists)
+        (tmp_path / "stopping").unlink()
+    (tmp_path / "end").touch()
+    assert person.leaves() == 2
+
+
+def test_in_a_terminal_a_signal_stops_the_whole_family(terminal, tmp_path: Path) -> None:
+    listing = tmp_path / "pids"
+    person = terminal(sys.executable, "-c", FAMILY, str(listing))
+    until(listing.exists)
+    pids = list(map(int, listing.read_text().split()))
+    person.process.terminate()
+    assert person.leaves() == 128 + signal.SIGTERM
+    assert not any(map(runs, pids))
+
+
+def test_in_a_terminal_a_killed_guard_takes_the_command_with_it(terminal, tmp_path: Path) -> None:
+    listing = tmp_path / "pids"
+    person = terminal(sys.executable, "-c", FAMILY, str(listing))
+    until(listing.exists)
+    person.process.kill()
+    pids = list(map(int, listing.read_text().split()))
+    until(lambda: not runs(pids[0]))
+    for pid in filter(runs, pids):  # a container would end with its first process
+        os.kill(pid, signal.SIGKILL)
 
 
 def test_standard_input_of_the_command_is_empty() -> None:

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from launcher.make_run import launcher_arguments, take_variables
+from launcher.make_run import image_arguments, launcher_arguments, take_variables
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NONE = dict.fromkeys(("CLUSTER", "CONTAINER", "RECIPE", "STAGES", "ARGS"), "")
@@ -123,7 +123,67 @@ def test_make_alone_is_help(front_door: Path) -> None:
     done = make(front_door)
     assert done.returncode == 0
     targets = re.findall(r"^make (\S+)", done.stdout, re.MULTILINE)
-    assert targets == ["run", "test", "targets", "lint", "format", "env", "lock", "clean"]
+    assert targets == [
+        *("run", "test", "targets", "test-upstream", "image", "cluster-up", "cluster-down"),
+        *("bench", "lint", "format", "env", "lock", "clean"),
+    ]
+
+
+def test_upstreams_environment_gets_its_variables(front_door: Path) -> None:
+    script = front_door / "tests" / "upstream" / "environment.py"
+    script.parent.mkdir(parents=True)
+    names = ("PYTHON312", "UPSTREAM_ENV")
+    script.write_text(
+        f"import json, os\nprint(json.dumps([os.environ.get(name) for name in {names}]))\n"
+    )
+    named = make(front_door, "upstream-env", "PYTHON312=/a b/$(x)")
+    assert json.loads(named.stdout.splitlines()[-1]) == ["/a b/$(x)", None]
+    exported = make(front_door, "upstream-env", UPSTREAM_ENV="/c")
+    assert json.loads(exported.stdout.splitlines()[-1]) == [None, "/c"]
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "expected"),
+    [
+        ([], {}, ["cpu", ""]),
+        (["NAME=gpu", "BASE=a/b@sha256:0"], {}, ["gpu", "a/b@sha256:0"]),
+        (["NAME=$(shell touch hacked)"], {}, ["$(shell touch hacked)", ""]),
+        ([], {"NAME": "DESKTOP-1", "BASE": "x"}, ["cpu", ""]),
+    ],
+)
+def test_an_image_gets_its_variables(
+    front_door: Path, given: list[str], environment: dict[str, str], expected: list[str]
+) -> None:
+    python = front_door / ".venv" / "bin" / "python"
+    names = ("IMAGE_NAME", "IMAGE_BASE")
+    shown = f"import json, os\nprint(json.dumps([os.environ[name] for name in {names}]))\n"
+    python.write_text(f"#!{sys.executable}\n{shown}")
+    done = make(front_door, "image", *given, **environment)
+    assert json.loads(done.stdout) == expected, done.stderr
+    assert not (front_door / "hacked").exists()
+
+
+def test_an_image_becomes_a_command_line() -> None:
+    given = {**NONE, "ARGS": "--engine podman"}
+    assert image_arguments(given, "gpu", "a b") == [
+        *("image", "build", "gpu", "--base", "a b", "--engine", "podman")
+    ]
+    assert image_arguments(NONE, "cpu", "") == ["image", "build", "cpu"]
+
+
+def test_the_rehearsal_cluster_gets_its_variables(front_door: Path) -> None:
+    scripts = front_door / "tests" / "cluster" / "rehearsal"
+    scripts.mkdir(parents=True)
+    names = ("ACCOUNTING", "PURGE", "REHEARSAL_DIR")
+    shown = f"import json, os\nprint(json.dumps([os.environ.get(name) for name in {names}]))\n"
+    for name in ("up.py", "down.py"):
+        (scripts / name).write_text(shown)
+    up = make(front_door, "cluster-up", "ACCOUNTING=yes", "REHEARSAL_DIR=/a b/$(x)")
+    assert json.loads(up.stdout) == ["yes", "", "/a b/$(x)"]
+    down = make(front_door, "cluster-down", "PURGE=yes")
+    assert json.loads(down.stdout) == ["", "yes", None]
+    exported = make(front_door, "cluster-down", REHEARSAL_DIR="/c")
+    assert json.loads(exported.stdout) == ["", "", "/c"]
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from launcher.launch import Job
 from launcher.output import failure_lines, last_line
 from launcher.results import figure_lines, read_metadata
-from launcher.stage_job import stage_environment
+from launcher.stage_job import job_environment
 
 HEAD = "[host] 2026-11-22 14:03:00 UTC (system.py:12) INFO:\t[train] "
 BLOCK = HEAD.replace("system.py", "logging_utils.py")
@@ -98,12 +97,6 @@ def test_figures_are_grouped_by_metric_and_rates_are_in_percent() -> None:
     assert figure_lines({}) == []
 
 
-def test_the_stage_does_not_take_itself_for_a_submitit_job(tmp_path: Path) -> None:
-    job = Job("fit", ("a",), ("b",), tmp_path, {"A": "2"}, tmp_path / "fit.out", None)
+def test_the_stage_does_not_take_itself_for_a_submitit_job() -> None:
     inherited = {"A": "1", "HOME": "/h", "SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "7"}
-    assert stage_environment(inherited, job, tmp_path / "launch-7") == {
-        "A": "2",
-        "HOME": "/h",
-        "SUBMITIT_LOCAL_JOB_ID": "7",
-        "LAUNCHER_LAUNCH_ID": "launch-7",
-    }
+    assert job_environment(inherited) == {"A": "1", "HOME": "/h", "SUBMITIT_LOCAL_JOB_ID": "7"}

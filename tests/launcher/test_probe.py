@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig, OmegaConf
 
 from launcher import probe
 from launcher.errors import LauncherError, RecipeRefused
@@ -39,6 +40,61 @@ def test_plan_of_a_recipe_with_a_lambda_and_a_flag_of_its_own(recipe_dir: Path) 
     }
     assert StagePlan.from_record(json.loads(json.dumps(plan.to_record()))) == plan
     assert not (recipe_dir / "exp").exists()
+
+
+def test_plan_names_the_absolute_paths_of_every_config(recipe_dir: Path) -> None:
+    training = recipe_dir / "conf" / "training.yaml"
+    training.write_text(
+        training.read_text()
+        + "dataset: {train: [{path: /corpora/b}, {path: /corpora/a/}, {path: relative/c}]}\n"
+        + "cache: /corpora/b\n"
+    )
+    system = recipe_dir / "src" / "tiny_system.py"
+    own = "self.labels_config = {'lexicon': ['/corpora/lexicon.txt', 3, None]}"
+    system.write_text(system.read_text().replace("self.labels_config = labels_config", own))
+    plan = plan_of(recipe_dir, "--stages", "fit", "--training_config", str(training))
+    inside = {path for path in plan.paths if recipe_dir in (path, *path.parents)}
+    assert {recipe_dir / "data", recipe_dir / "exp" / "tiny"} <= inside
+    others = [path for path in plan.paths if path not in inside]
+    assert others == [Path(f"/corpora/{name}") for name in ("a", "b", "lexicon.txt")]
+    assert StagePlan.from_record(json.loads(json.dumps(plan.to_record()))) == plan
+
+
+class Configured:
+    """A system with configs of every kind; ``broken_config`` cannot even be asked for."""
+
+    def __init__(self) -> None:
+        self.training_config = OmegaConf.create(
+            {
+                "base": "/data/base",
+                "joined": "${.base}/train",
+                "nowhere": "${not_there}/x",
+                "missing": "???",
+                "failing": "${oc.env:NOT_SET_ANYWHERE}",
+                "none": None,
+                "null_mapping": DictConfig(None),
+                "list": ["${..base}", "${nothing}", "/data/list", {"deep": [["/data/deep"]]}],
+                "path": Path("/data/path/"),
+            }
+        )
+        self.plain_config = {"file": "/data/plain", "text": "/not\na path", "b": b"/bytes"}
+        self.plain_config["self"] = self.plain_config
+        self.missing_config = None
+        self.not_a_configuration = {"file": "/data/not"}
+
+    @property
+    def broken_config(self) -> None:
+        raise RuntimeError("needs the network")
+
+
+def test_paths_are_of_configs_of_every_kind_and_only_what_resolves() -> None:
+    names = ("base", "base/train", "deep", "list", "path", "plain")
+    assert probe.config_paths(Configured()) == sorted(f"/data/{name}" for name in names)
+
+
+def test_a_plan_without_paths_has_none() -> None:
+    record = {"schema": 1, "recipe_dir": "/r", "system": "S", "exp_dir": None, "stages": []}
+    assert StagePlan.from_record(record).paths == ()
 
 
 def write_framework(folder: Path, *, stages_utils: str, **modules: str) -> None:

@@ -23,7 +23,7 @@ JOB = {"stage": "fit", "output": "/fit.out", "log": "/fit.log", "metadata": "/fi
 
 @pytest.fixture
 def records(hostile_path: Path) -> LaunchRecords:
-    return LaunchRecords.create(hostile_path / "launches", "one")
+    return LaunchRecords.create(hostile_path / "launches" / "one")
 
 
 @pytest.fixture
@@ -41,14 +41,14 @@ def submitted(records: LaunchRecords, stage: str, pid: int) -> None:
 
 def test_launch_directories_are_private_and_never_shared(records: LaunchRecords) -> None:
     assert stat.S_IMODE(records.directory.stat().st_mode) == 0o700
-    second = LaunchRecords.create(records.directory.parent, "one")
-    assert second.directory.name == "one-2"
+    with pytest.raises(RecordError, match="another launch has just made"):
+        LaunchRecords.create(records.directory)
 
 
 def test_where_no_launch_directory_can_be_made_the_setting_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RecordError, match=r"Not a directory.*launches_dir=PATH"):
-        LaunchRecords.create(tmp_path / "file" / "launches", "one")
+        LaunchRecords.create(tmp_path / "file" / "launches" / "one")
 
 
 def test_launch_record_is_read_back_or_refused(records: LaunchRecords) -> None:

@@ -19,7 +19,7 @@ SETTINGS = to_record(load_config({}, [], recipe_dir=Path("/nonexistent")))
 
 @pytest.fixture
 def records(hostile_path: Path) -> LaunchRecords:
-    records = LaunchRecords.create(hostile_path / ".launches", "one")
+    records = LaunchRecords.create(hostile_path / ".launches" / "one")
     write(records, SETTINGS)
     return records
 

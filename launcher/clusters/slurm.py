@@ -1,0 +1,245 @@
+"""SLURM: one sbatch job per stage, chained by ``afterok``, submitted in one go.
+
+submitit makes the scripts and the pickles. What it leaves out is done here: dependencies, a first
+job that is held until the whole chain is in the queue, no time limit of its own (its default is
+five minutes), no pause between submissions (0.2 s each), names of folders that hold ``%j``.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import submitit
+from submitit.core import utils
+from submitit.slurm.slurm import SlurmJob, _parse_node_list
+
+from launcher import slurm_client
+from launcher.clusters.base import Allocation, JobHandle, JobState
+from launcher.containers.base import Feature
+from launcher.errors import LauncherError
+from launcher.ranges import seconds
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.slurm_ending import settled
+from launcher.slurm_script import WARNING_SIGNAL, sbatch_command, sbatch_options, script_text
+from launcher.stage_job import Outcome, StageJob
+from launcher.status import JobStatus
+from launcher.stop_request import StopRequest
+
+__all__ = ["Implementation", "Settings", "allocation", "settled"]
+
+if TYPE_CHECKING:
+    from launcher.launch import Job, Launch
+
+_WARNING = signal.Signals[f"SIG{WARNING_SIGNAL}"]
+# Before the SIGKILL that ends a job: what its process takes to end the stage and to record it.
+_TO_RECORD_S = 2.0
+_FIRST_PORT, _NUM_PORTS = 20000, 20000
+
+
+@dataclass
+class Settings:
+    """``cluster.*`` of the configuration; each may be given for one stage alone.
+
+    Attributes:
+        partition: partition, or several, separated by commas.
+        account: account that is charged.
+        qos: quality of service.
+        gres: generic resources, such as ``gpu:a100:2``, in place of ``gpus_per_node``.
+        constraint: features that the node must have.
+        sbatch: further options of sbatch by their long names: ``{exclude: node7}``.
+        srun_args: further arguments of srun, which starts the job process.
+        setup: shell lines that the script runs before, such as ``module load``.
+        kill_on_invalid_dep: have SLURM cancel what waits for a stage that failed.
+        requeue: let SLURM run a stage again, under the same job id, when it took its nodes away.
+        signal_delay_s: seconds before the time limit at which a stage that listens is warned.
+        python: interpreter of the job process; the launcher's own when not set.
+    """
+
+    name: str = "slurm"
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    gres: str | None = None
+    constraint: str | None = None
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    srun_args: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list)
+    kill_on_invalid_dep: bool = True
+    requeue: bool = True
+    signal_delay_s: float = seconds(90, least=0, most=65535)
+    python: str | None = None
+
+
+@contextmanager
+def allocation(
+    job: Job, records: LaunchRecords, stop: StopRequest
+) -> Iterator[Allocation | Outcome]:
+    """Tell what SLURM gave to this job on this node, by what it says in the environment."""
+    kill_wait_s = slurm_client.kill_wait_s()
+    if kill_wait_s is not None:
+        stop.kill_after_s = max(kill_wait_s - _TO_RECORD_S, _TO_RECORD_S / 2)
+    delay_s = job.settings.cluster.signal_delay_s
+    stop.warn_on(_WARNING, f"warned {delay_s:g} s before its time limit")
+    stop.warn_on(signal.SIGUSR2, "asked to save its work")  # by hand; submitit would end the job
+    environ = os.environ
+    gpus = environ.get("SLURM_STEP_GPUS") or environ.get("SLURM_JOB_GPUS") or ""
+    visible = environ.get("CUDA_VISIBLE_DEVICES") if gpus else None
+    nodes = _parse_node_list(environ["SLURM_JOB_NODELIST"])
+    cpus = _number(environ.get("SLURM_CPUS_ON_NODE"))
+    record = {
+        "partition": environ.get("SLURM_JOB_PARTITION"),
+        "account": environ.get("SLURM_JOB_ACCOUNT"),
+        "qos": environ.get("SLURM_JOB_QOS"),
+        "nodes": nodes,
+        "cpus": cpus,
+        "mem_mb": _memory_mb(environ, cpus),
+        "gpus": gpus.split(",") if gpus else [],
+        "master_port": _FIRST_PORT + int(environ["SLURM_JOB_ID"]) % _NUM_PORTS,
+    }
+    yield Allocation(
+        node=environ.get("SLURMD_NODENAME") or os.uname().nodename,
+        gpus=tuple(gpus.split(",")) if gpus else (),
+        visible_gpus=tuple(visible.split(",")) if visible else None,
+        rank=int(environ.get("SLURM_NODEID") or 0),
+        num_nodes=len(nodes),
+        master=nodes[0],
+        restart_count=int(environ.get("SLURM_RESTART_COUNT") or 0),
+        record=record,
+    )
+
+
+class ChainExecutor(submitit.SlurmExecutor):
+    """submitit's executor, with what a chain needs given to sbatch.
+
+    submitit replaces ``%j`` and the like in every part of its folder's path, so it is given names
+    of the folder that have no such part: here a descriptor, in the jobs their working directory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.real_folder = folder
+        self.script = ""
+        self.options: list[str] = []
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        super().__init__(f"/proc/self/fd/{self._descriptor}")
+        self._throttling = 0.0  # sbatch asks slurmctld once per job, as any loop of sbatch does
+
+    def _submit_command(self, command: str) -> SlurmJob[Any]:
+        done = slurm_client.sbatch(self.options, self.script)
+        job_id = self._get_job_id_from_submission_command(done)
+        (self.real_folder / f"{job_id}_submission.sh").write_bytes(os.fsencode(self.script))
+        return SlurmJob(folder=self.folder, job_id=job_id, tasks=[0])
+
+
+class SlurmCluster:
+    """Jobs are sbatch's."""
+
+    name = "slurm"
+    falls_back_to_host = False
+    keeps = frozenset({Feature.MEMORY_LIMIT, Feature.CPU_LIMIT})
+    preferred_containers = ("apptainer", "docker", "podman")
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._executor: ChainExecutor | None = None
+        self._ids: dict[str, str] = {}
+
+    def check(self, launch: Launch) -> None:
+        """Have sbatch say of each stage whether it could ever run, before anything is queued."""
+        if shutil.which("sbatch") is None:
+            raise LauncherError(
+                "there is no sbatch here. Type the command on a login node of the cluster, or use "
+                "--cluster local."
+            )
+        tested: list[dict[str, Any]] = []
+        for job in launch.jobs:
+            # Names apart, stages that ask for the same are one question.
+            asked = {**sbatch_options(job, launch.experiment), "job-name": ""}
+            if asked not in tested:
+                tested.append(asked)
+                slurm_client.test_only(self._script(job, launch), job.stage)
+
+    def preview(self, launch: Launch, directory: Path) -> Mapping[str, str]:
+        """Return the command and the script of each stage."""
+        shown = {}
+        for job in launch.jobs:
+            options = self._options(job, f"JOB-ID-OF-{job.after}")
+            shown[job.stage] = sbatch_command(options, self._script(job, launch))
+        return shown
+
+    def submit(self, job: Job, launch: Launch, records: LaunchRecords) -> JobHandle:
+        """Give the job to sbatch: held if it is the first, else after the one before."""
+        if self._executor is None:
+            folder = _folder(records.directory)
+            folder.mkdir(mode=0o700)
+            self._executor = ChainExecutor(folder)
+        executor = self._executor
+        executor.script = self._script(job, launch)
+        executor.options = self._options(job, self._ids.get(job.after or "", ""))
+        try:
+            submitted = executor.submit(StageJob(records.directory, job))
+        except utils.FailedSubmissionError as error:
+            raise LauncherError(str(error)) from error
+        submitted.paths.submitted_pickle.chmod(0o600)
+        self._ids[job.stage] = submitted.job_id
+        return JobHandle(submitted.job_id)
+
+    def release(self, records: LaunchRecords) -> None:
+        """Release the first job, which was submitted held."""
+        slurm_client.release(next(iter(self._ids.values())))
+
+    def cancel(self, status: JobStatus, *, force: bool) -> None:
+        """Have scancel stop the job; with ``force``, kill every process of it at once."""
+        if status.job_id is not None:
+            slurm_client.cancel(status.job_id, force=force)
+
+    def sweep(self, records: LaunchRecords) -> None:
+        """Cancel the jobs in the queue that are not on record, and yet of this launch.
+
+        The launcher was killed as soon as sbatch had submitted one; or sbatch did not live to hear
+        slurmctld say that it had it.
+        """
+        events = records.events(LAUNCH)
+        known = {event["job_id"] for event in events if event["event"] == "submitted"}
+        for job_id in slurm_client.jobs_in(_folder(records.directory)):
+            if job_id not in known:
+                slurm_client.cancel(job_id, force=False)
+
+    def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
+        """Ask squeue, and sacct for what squeue has forgotten."""
+        return slurm_client.states(job_ids)
+
+    def _options(self, job: Job, upstream_id: str) -> list[str]:
+        if job.after is None:
+            return ["--hold"]
+        kill = "yes" if job.settings.cluster.kill_on_invalid_dep else "no"
+        return [f"--dependency=afterok:{upstream_id}", f"--kill-on-invalid-dep={kill}"]
+
+    def _script(self, job: Job, launch: Launch) -> str:
+        from launcher.recipe import default_python
+
+        python = job.settings.cluster.python or default_python()
+        return script_text(_folder(launch.directory), python, job, launch.experiment)
+
+
+Implementation = SlurmCluster
+
+
+def _folder(directory: Path) -> Path:
+    """Return the folder of submitit's files in a launch directory."""
+    return directory / "submitit"
+
+
+def _memory_mb(environ: Mapping[str, str], cpus: int | None) -> int | None:
+    of_node, of_cpu = (_number(environ.get(f"SLURM_MEM_PER_{each}")) for each in ("NODE", "CPU"))
+    return of_cpu * cpus if of_node is None and of_cpu and cpus else of_node
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text and text.isdigit() else None

@@ -1,0 +1,168 @@
+"""The script that sbatch is given for a stage: pure text, which names no job id.
+
+sbatch reads its options from the ``#SBATCH`` lines. There it takes quotes as a shell does, but a
+backslash as an escape everywhere, single quotes included; and in the names of outputs ``%`` begins
+a pattern, in the folder's part of the path too (all tried with Slurm 22.05).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.errors import ConfigError
+from launcher.job_code import code_dir
+from launcher.resources import Resources
+
+if TYPE_CHECKING:
+    from launcher.clusters.slurm import Settings
+    from launcher.launch import Job
+
+# Ignored by a process that does not ask for it. Slurm sends the warning to every process of a job,
+# and submitit's own choice, SIGUSR2, kills those that do not expect it.
+WARNING_SIGNAL = "URG"
+# The module that has the last word on a job that failed.
+EPILOGUE = "launcher.slurm_epilogue"
+# Options of sbatch that settings of the launcher stand for, and those that nobody else may give.
+_SETTINGS = {
+    **{name: name for name in ("account", "constraint", "gres", "nodes", "partition", "qos")},
+    "cpus-per-task": "cpus_per_task",
+    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket"), "gpus_per_node"),
+    "kill-on-invalid-dep": "kill_on_invalid_dep",
+    "mem": "mem_gb",
+    "no-requeue": "requeue",
+    "requeue": "requeue",
+    "signal": "signal_delay_s",
+    "time": "timeout_min",
+}
+_OWN = (
+    *("array", "chdir", "dependency", "error", "export", "export-file", "hold", "input"),
+    *("job-name", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "quiet"),
+    *("test-only", "wait", "wrap"),
+)
+
+
+def sbatch_options(job: Job, experiment: str) -> dict[str, Any]:
+    """Return the options of a stage's script by their long names, without the paths.
+
+    Raises:
+        ConfigError: settings contradict each other, or are not for the person to give.
+    """
+    settings: Settings = job.settings.cluster
+    resources = job.settings.resources
+    if settings.gres and resources.gpus_per_node:
+        raise ConfigError(
+            f"{job.stage} asks for GPUs twice: gres={settings.gres} and "
+            f"gpus_per_node={resources.gpus_per_node}. Leave one of them out."
+        )
+    delay_s = settings.signal_delay_s
+    options: dict[str, Any] = {
+        "job-name": f"{experiment}.{job.stage}",
+        "partition": settings.partition,
+        "account": settings.account,
+        "qos": settings.qos,
+        "gres": settings.gres,
+        "constraint": settings.constraint,
+        "nodes": resources.nodes,
+        "ntasks-per-node": 1,
+        "cpus-per-task": resources.cpus_per_task,
+        "gpus-per-node": resources.gpus_per_node or None,
+        "mem": None if resources.mem_gb is None else f"{round(resources.mem_gb * 1024)}M",
+        "time": resources.timeout_min,
+        # Said either way: whether jobs are put back into the queue otherwise depends on the site.
+        "requeue" if settings.requeue else "no-requeue": True,
+        "signal": f"{WARNING_SIGNAL}@{delay_s:.0f}" if delay_s else None,
+        "open-mode": "append",
+    }
+    for given, value in settings.sbatch.items():
+        name = str(given).replace("_", "-")
+        if name in _SETTINGS:
+            raise ConfigError(
+                f"sbatch.{given} has a setting of its own: stages.{job.stage}.{_SETTINGS[name]}=… "
+                f"for one stage, {_section(_SETTINGS[name])}.{_SETTINGS[name]}=… for all."
+            )
+        if name in _OWN:
+            raise ConfigError(
+                f"sbatch.{given} cannot be set: the launcher itself gives --{name} to each job."
+            )
+        options[name] = ",".join(map(str, value)) if isinstance(value, list) else value
+    return {name: value for name, value in options.items() if value not in (None, False, "")}
+
+
+def srun_arguments(job: Job) -> list[str]:
+    """Return the arguments of srun, besides those that every job has."""
+    settings: Settings = job.settings.cluster
+    resources = job.settings.resources
+    arguments = list(settings.srun_args)
+    if resources.cpus_per_task is not None:
+        # srun has not taken the job's own number since 22.05
+        arguments.insert(0, f"--cpus-per-task={resources.cpus_per_task}")
+    if resources.nodes > 1:
+        arguments.insert(0, "--kill-on-bad-exit=1")
+    return arguments
+
+
+def script_text(folder: Path, python: str, job: Job, experiment: str) -> str:
+    """Return the script of a stage.
+
+    Args:
+        folder: of submitit's files; the job's working directory.
+        python: interpreter of the job process.
+        job: the stage.
+        experiment: its name is the first part of the job's.
+
+    Raises:
+        ConfigError: as :func:`sbatch_options`; or a name holds what sbatch has no way to take.
+    """
+    settings: Settings = job.settings.cluster
+    # In a path with a backslash, slurmstepd takes that away and replaces no pattern: the script
+    # opens its output itself, in its working directory.
+    is_expressible = "\\" not in str(folder)
+    output = f"{str(folder).replace('%', '%%')}/%j_0_log.out" if is_expressible else "/dev/null"
+    options = {"chdir": folder, "output": output, **sbatch_options(job, experiment)}
+    setup = [] if is_expressible else ['exec >> "${SLURM_JOB_ID}_0_log.out" 2>&1']
+    if settings.setup:
+        setup += [*settings.setup, f"cd {shlex.quote(str(folder))}"]
+    code = shlex.quote(str(code_dir(folder.parent)))
+    srun = ["srun", "--unbuffered", "--open-mode=append", "--output=%j_%t_log.out"]
+    job_process = [python, "-u", "-m", "submitit.core._submit", "/proc/self/cwd"]
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            *(_sbatch_line(name, options[name], job.stage) for name in sorted(options)),
+            "",
+            *setup,
+            f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+            "export SUBMITIT_EXECUTOR=slurm",
+            f"{shlex.join([*srun, *srun_arguments(job), *job_process])} && exit",
+            f"exec {shlex.join([python, '-m', EPILOGUE, job.stage])} $?",
+            "",
+        ]
+    )
+
+
+def _sbatch_line(name: str, value: Any, stage: str) -> str:
+    if value is True:
+        return f"#SBATCH --{name}"
+    text = str(value)
+    if "\n" in text:
+        raise ConfigError(
+            f"{stage}: SLURM has no way to take a line break, which --{name} would hold: {text!r}"
+        )
+    return f"#SBATCH --{name}={_quoted(text)}"
+
+
+def _quoted(text: str) -> str:
+    return shlex.quote(text).replace("\\", "\\\\")
+
+
+def sbatch_command(options: Sequence[str], script: str) -> str:
+    """Return the command that hands the script to sbatch, as it can be typed into a shell."""
+    return f"{shlex.join(['sbatch', *options])} <<'SCRIPT'\n{script}SCRIPT\n"
+
+
+def _section(setting: str) -> str:
+    return "resources" if setting in {each.name for each in fields(Resources)} else "cluster"

@@ -1,0 +1,177 @@
+"""From jobs to a running chain: all of it, or none."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher import guard
+from launcher.clusters.base import Cluster, SweepingCluster
+from launcher.config import LaunchConfig, to_record
+from launcher.errors import ConfigError, LauncherError, RecordError, SubmissionError
+from launcher.job_code import copy_code
+from launcher.launch import HOME_DIR, INSIDE_DIR, Launch
+from launcher.masking import mask_arguments
+from launcher.process import ProcessId
+from launcher.provenance import git_state, versions
+from launcher.recipe import Recipe
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.snapshot import SnapshotPlan, take_snapshot
+from launcher.status import job_status
+
+
+def launches_dir(recipe: Recipe, config: LaunchConfig) -> Path:
+    """Return the folder that receives the launch directories.
+
+    Raises:
+        ConfigError: its name cannot be resolved, such as ``~nobody``.
+    """
+    if config.launches_dir is None:
+        return recipe.code_root / ".launches"
+    try:
+        return Path(config.launches_dir).expanduser().resolve()
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"launches_dir={config.launches_dir}: {error}") from error
+
+
+def free_directory(recipe: Recipe, config: LaunchConfig) -> Path:
+    """Return a launch directory that does not exist yet; it is not made.
+
+    Raises:
+        ConfigError: one of the name asked for (``launch_name``) exists, or it can be no name.
+    """
+    parent = launches_dir(recipe, config)
+    if config.launch_name is not None:
+        directory = parent / config.launch_name
+        if directory.parent != parent or config.launch_name in (".", "..") or not directory.name:
+            raise ConfigError(f"launch_name={config.launch_name} cannot be the name of a folder")
+        if directory.exists():
+            raise ConfigError(
+                f"there is a launch of that name already: {directory}. Choose another launch_name."
+            )
+        return directory
+    label = re.sub(r"[^A-Za-z0-9_.]+", "-", recipe.label).strip("-.") or "recipe"
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
+    attempt = 1
+    while (directory := parent / (name if attempt == 1 else f"{name}-{attempt}")).exists():
+        attempt += 1
+    return directory
+
+
+def submit(
+    launch: Launch,
+    cluster: Cluster,
+    *,
+    command_line: Sequence[str],
+    snapshot: SnapshotPlan,
+    folders: Sequence[Path] = (),
+    notices: Sequence[str] = (),
+) -> LaunchRecords:
+    """Copy the code, write the launch record, submit all jobs in order, and let the first start.
+
+    Args:
+        launch: what to submit.
+        cluster: where.
+        command_line: as it was typed.
+        snapshot: of the code.
+        folders: to be made, since stages write to them and they are mounted.
+        notices: what the person at the terminal was told.
+
+    Raises:
+        SubmissionError: a job was refused; those submitted before it are cancelled.
+        RecordError: the launch directory cannot be written, or another launch has just made it.
+    """
+    records = LaunchRecords.create(launch.directory)
+    prepare_directory(launch.directory, folders)
+    copy_code(launch.directory)
+    snapshot_record = take_snapshot(snapshot)
+    records.write_launch(
+        {
+            "id": records.directory.name,
+            "created": time.time(),
+            "launcher": ProcessId.of(os.getpid()).to_record(),
+            "command_line": mask_arguments(command_line),
+            "working_dir": str(Path.cwd()),
+            "recipe_dir": str(launch.recipe.directory),
+            "code_root": str(launch.recipe.code_root),
+            "git": git_state(launch.recipe.code_root),
+            "versions": versions(),
+            "config": to_record(launch.config),
+            "plan": launch.plan.to_record(),
+            "jobs": [job.to_record() for job in launch.jobs],
+            "snapshot": snapshot_record,
+            "notices": list(notices),
+        }
+    )
+    _submit_jobs(launch, cluster, records)
+    return records
+
+
+def _submit_jobs(launch: Launch, cluster: Cluster, records: LaunchRecords) -> None:
+    submitted: list[str] = []
+    all_stages = [job.stage for job in launch.jobs]  # the rest must not stay pending for ever
+    doing = "prepare the submission"
+    try:
+        for job in launch.jobs:
+            doing = f"submit {job.stage}"
+            handle = cluster.submit(job, launch, records)
+            records.append(
+                LAUNCH,
+                "submitted",
+                stage=job.stage,
+                job_id=handle.job_id,
+                process=handle.process.to_record() if handle.process else None,
+            )
+            submitted.append(job.stage)
+        doing = f"release {all_stages[0]}"
+        records.append(LAUNCH, "released")
+        cluster.release(records)
+    except KeyboardInterrupt:
+        cancel(records, all_stages, cluster)
+        raise
+    except (OSError, RuntimeError, LauncherError) as error:
+        cancel(records, all_stages, cluster)
+        if isinstance(cluster, SweepingCluster):
+            cluster.sweep(records)
+        undone = f" What had been submitted is cancelled: {', '.join(submitted)}."
+        raise SubmissionError(
+            f"could not {doing}: {str(error).rstrip('.')}.{undone if submitted else ''}"
+        ) from error
+
+
+def prepare_directory(directory: Path, folders: Sequence[Path]) -> None:
+    """Make what containers see of a launch directory, the guard and a home, and further folders.
+
+    Raises:
+        RecordError: one cannot be written.
+    """
+    try:
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        for name in (INSIDE_DIR, HOME_DIR):
+            (directory / name).mkdir(mode=0o700)
+        shutil.copyfile(guard.__file__, directory / INSIDE_DIR / "guard.py")
+    except OSError as error:
+        raise RecordError(f"cannot write {error.filename}: {error.strerror}") from error
+
+
+def cancel(
+    records: LaunchRecords, stages: Sequence[str], cluster: Cluster, *, force: bool = False
+) -> list[str]:
+    """Ask the jobs of these stages to stop, the last in the chain first; return those asked.
+
+    First on record, then by signal: a job that is only starting, and so cannot be signalled yet,
+    looks at the record.
+    """
+    open_stages = [stage for stage in stages if not job_status(records, stage).has_ended]
+    if open_stages:
+        records.append(LAUNCH, "cancel_requested", stages=open_stages)
+    for stage in reversed(open_stages):
+        status = job_status(records, stage)
+        if status.job_id is not None:
+            cluster.cancel(status, force=force)
+    return open_stages
