@@ -21,8 +21,10 @@ def pytest_configure() -> None:
     """Let signals have their ordinary effect here and in every process that tests start.
 
     A suite that a script or ``nohup`` runs in the background begins with some of them ignored, and
-    an ignored signal stays ignored in all that it starts.
+    an ignored signal stays ignored in all that it starts. Nor do the settings of the person who
+    runs the suite have a say in it.
     """
+    os.environ["LAUNCHER_CONFIG"] = str(Path(__file__).parent / "launch.yaml")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_DFL)

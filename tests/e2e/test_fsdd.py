@@ -104,7 +104,9 @@ def test_three_seeds_beat_upstream_within_its_time(
     share_of_upstreams_time: float,
     report: Callable[[str], None],
 ) -> None:
-    runs = [recipe.launch(f"{config}_seed{seed}", config, seed) for seed in SEEDS]
+    # Continuous integration has an hour: it holds one seed to the figures, `make targets` three.
+    seeds = SEEDS[: int(os.environ.get("TARGET_SEEDS", len(SEEDS)))]
+    runs = [recipe.launch(f"{config}_seed{seed}", config, seed) for seed in seeds]
     wers = [run.wer["test"] for run in runs]
     seconds = [run.train_s for run in runs]
     mean = statistics.mean(wers)
