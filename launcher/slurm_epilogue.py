@@ -1,7 +1,8 @@
-"""The last line of a job's script, where its job process failed.
+"""The last line of a job's script, where its job process failed, or a line before it ended it.
 
 It is ``python -m launcher.slurm_epilogue STAGE N``, and its exit status, which is the job's, is the
-stage's where that is known, else N, which is srun's.
+stage's where that is known, else N, which is srun's or that line's; never 0 for a stage of which
+nobody knows that it is done, or SLURM would start the next.
 
 A job process that is killed (SIGKILL; by the kernel, when memory runs out) leaves no word of it,
 and one that cannot begin on its node has no records to write to. What SLURM knows of a job it
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
             return 0
         elif status.exit_code:
             return status.exit_code
-    return srun_status
+    return srun_status or 1
 
 
 def _close(records: LaunchRecords, status: JobStatus, srun_status: int) -> None:

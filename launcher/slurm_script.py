@@ -124,9 +124,22 @@ def script_text(folder: Path, python: str, job: Job, experiment: str) -> str:
     output = f"{str(folder).replace('%', '%%')}/%j_0_log.out" if is_expressible else "/dev/null"
     options = {"chdir": folder, "output": output, **sbatch_options(job, experiment)}
     setup = [] if is_expressible else ['exec >> "${SLURM_JOB_ID}_0_log.out" 2>&1']
-    if settings.setup:
-        setup += [*settings.setup, f"cd {shlex.quote(str(folder))}"]
     code = shlex.quote(str(code_dir(folder.parent)))
+    python_path = f'PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+    epilogue = shlex.join([python, "-m", EPILOGUE, job.stage])
+    back = f"cd {shlex.quote(str(folder))}"
+    if settings.setup:
+        # A line that ends the script, be it with 0, leaves a stage that has not run.
+        setup += [
+            "when_setup_ends_it() {",
+            "    status=$?",
+            '    [ -n "${setup_is_done:-}" ] && return',
+            f"    {back}",
+            f"    {python_path} exec {epilogue} $status",
+            "}",
+            "trap when_setup_ends_it EXIT",
+        ]
+        setup += [*settings.setup, "setup_is_done=yes", back]
     srun = ["srun", "--unbuffered", "--open-mode=append", "--output=%j_%t_log.out"]
     job_process = [python, "-u", "-m", "submitit.core._submit", "/proc/self/cwd"]
     return "\n".join(
@@ -135,10 +148,10 @@ def script_text(folder: Path, python: str, job: Job, experiment: str) -> str:
             *(_sbatch_line(name, options[name], job.stage) for name in sorted(options)),
             "",
             *setup,
-            f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+            f"export {python_path}",
             "export SUBMITIT_EXECUTOR=slurm",
             f"{shlex.join([*srun, *srun_arguments(job), *job_process])} && exit",
-            f"exec {shlex.join([python, '-m', EPILOGUE, job.stage])} $?",
+            f"exec {epilogue} $?",
             "",
         ]
     )

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -30,6 +31,13 @@ def pytest_configure() -> None:
         signal.signal(signum, signal.SIG_DFL)
 
 
+def lacks(message: str) -> NoReturn:
+    """Skip a test for want of a real part; fail where every part has to be there."""
+    if os.environ.get("CI"):
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
 @pytest.fixture
 def hostile_path(tmp_path: Path) -> Path:
     """Return an empty folder whose name breaks whatever is not quoted."""
@@ -43,9 +51,7 @@ def shared_data() -> Path:
     """Return the folder of data that is too large for the repository; missing in CI is an error."""
     path = Path(os.environ.get("SHARED_DATA", REPOSITORY.parent / "shared"))
     if not path.is_dir():
-        if os.environ.get("CI"):
-            pytest.fail(f"no shared data at {path}; set SHARED_DATA")
-        pytest.skip(f"no shared data at {path}; set SHARED_DATA")
+        lacks(f"no shared data at {path}; set SHARED_DATA")
     return path
 
 
@@ -57,9 +63,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)]
     mounted = subprocess.run(mount, capture_output=True, text=True)
     if mounted.returncode != 0:
-        if os.environ.get("CI"):
-            pytest.fail(f"cannot mount a small file system: {mounted.stderr}")
-        pytest.skip("mounting a small file system needs root")
+        lacks(f"cannot mount a small file system, which needs root: {mounted.stderr}")
     yield path
     subprocess.run(["umount", "--lazy", str(path)], check=True)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from launcher.records import LAUNCH, LaunchRecords
 from launcher.slurm_ending import settled
 from launcher.slurm_script import WARNING_SIGNAL, sbatch_command, sbatch_options, script_text
 from launcher.stage_job import Outcome, StageJob
-from launcher.status import JobStatus
+from launcher.status import DONE, FAILED, SKIPPED, JobStatus, job_status, why_skipped
 from launcher.stop_request import StopRequest
 
 __all__ = ["Implementation", "Settings", "allocation", "settled"]
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 _WARNING = signal.Signals[f"SIG{WARNING_SIGNAL}"]
 # Before the SIGKILL that ends a job: what its process takes to end the stage and to record it.
 _TO_RECORD_S = 2.0
+# For the record of the stage before to be seen on this node.
+_RECORD_PATIENCE_S = 30.0
+_POLL_S = 0.5
 _FIRST_PORT, _NUM_PORTS = 20000, 20000
 
 
@@ -88,6 +92,9 @@ def allocation(
     delay_s = job.settings.cluster.signal_delay_s
     stop.warn_on(_WARNING, f"warned {delay_s:g} s before its time limit")
     stop.warn_on(signal.SIGUSR2, "asked to save its work")  # by hand; submitit would end the job
+    if undone := _upstream_undone(job, records, stop):
+        yield undone
+        return
     environ = os.environ
     gpus = environ.get("SLURM_STEP_GPUS") or environ.get("SLURM_JOB_GPUS") or ""
     visible = environ.get("CUDA_VISIBLE_DEVICES") if gpus else None
@@ -113,6 +120,28 @@ def allocation(
         restart_count=int(environ.get("SLURM_RESTART_COUNT") or 0),
         record=record,
     )
+
+
+def _upstream_undone(job: Job, records: LaunchRecords, stop: StopRequest) -> Outcome | None:
+    """Say why the stage may not run, though SLURM says that the job before it has completed.
+
+    So ends a job whose script never came to its stage (``setup: ["exec true"]``); and a record may
+    be late on a file system of several nodes.
+    """
+    if job.after is None:
+        return None
+    patience_end = time.monotonic() + _RECORD_PATIENCE_S
+    while (status := job_status(records, job.after)).state != DONE:
+        if status.has_ended:
+            return Outcome(SKIPPED, why_skipped(status))
+        if time.monotonic() > patience_end:
+            reason = "its job completed without running it"
+            records.append(job.after, "ended", state=FAILED, reason=reason, exit_code=None)
+            continue
+        if stop.requested:
+            return None
+        time.sleep(_POLL_S)
+    return None
 
 
 class ChainExecutor(submitit.SlurmExecutor):

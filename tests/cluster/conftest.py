@@ -16,16 +16,10 @@ import pytest
 
 from tests.cluster.image_fixtures import cpu_image  # noqa: F401  a fixture
 from tests.cluster.rehearsed import Rehearsal, Slurm, User, run
+from tests.conftest import lacks
 
 REHEARSAL_SCRIPTS = Path(__file__).parent / "rehearsal"
 USER = "launcher-test"
-
-
-def _lacking(message: str) -> None:
-    """Skip; fail where everything has to be there."""
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +29,7 @@ def rehearsal() -> Rehearsal:
     try:
         data = json.loads((folder / "env.json").read_text())
     except FileNotFoundError:
-        _lacking(f"no rehearsal cluster at {folder}; as root: make cluster-up ACCOUNTING=yes")
+        lacks(f"no rehearsal cluster at {folder}; as root: make cluster-up ACCOUNTING=yes")
     path = {"PATH": os.pathsep.join([*data["path"], os.environ["PATH"]])}
     accounting = data["environment_accounting"]
     return Rehearsal(
@@ -55,7 +49,7 @@ def slurm(request: pytest.FixtureRequest, rehearsal: Rehearsal) -> Slurm:
     accounting = getattr(request, "param", "plain") == "accounting"
     environment = rehearsal.environment_accounting if accounting else rehearsal.environment
     if environment is None:
-        _lacking("that Slurm keeps no accounts; as root: make cluster-up ACCOUNTING=yes")
+        lacks("that Slurm keeps no accounts; as root: make cluster-up ACCOUNTING=yes")
         raise AssertionError
     nodes = "a1 a2 a3" if accounting else "n1 n2 n3"
     found = Slurm(environment=environment, accounting=accounting, nodes=tuple(nodes.split()))
@@ -67,7 +61,7 @@ def slurm(request: pytest.FixtureRequest, rehearsal: Rehearsal) -> Slurm:
 def non_root_user() -> User:
     """Return a user without privileges; it is made when it is missing, and stays."""
     if os.geteuid() != 0:
-        _lacking("running as another user needs root")
+        lacks("running as another user needs root")
     try:
         entry = pwd.getpwnam(USER)
     except KeyError:

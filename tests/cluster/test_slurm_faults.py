@@ -221,24 +221,39 @@ def test_a_job_process_that_is_killed(site: Site) -> None:
     assert launch.scontrol("wait")["JobState"] == "FAILED"
 
 
-@pytest.mark.parametrize(
-    ("setting", "words"),
-    [
-        (
-            "cluster.python=/nonexistent/python",
-            "│ .*/nonexistent/python: No such file or directory",
-        ),
-        ("cluster.setup=['echo no such module >&2; exit 7']", "│ no such module"),
-    ],
-)
-def test_a_job_that_cannot_begin(site: Site, setting: str, words: str) -> None:
-    launch = site.launch("--stages", "train", "score", setting)
+def test_a_job_whose_interpreter_is_not_there(site: Site) -> None:
+    launch = site.launch("--stages", "train", "score", "cluster.python=/nonexistent/python")
     told = ended(launch)
     assert told["train"] == ("failed", "SLURM says FAILED, before the stage was started")
     assert told["score"] == ("skipped", "train failed")
     shown = site.run("status").stdout
-    assert re.search(words, shown)
+    assert re.search("│ .*/nonexistent/python: No such file or directory", shown)
     assert f"submitit/{launch.ids['train']}_0_log.out" in shown
+
+
+@pytest.mark.parametrize("status", [7, 0])
+def test_a_job_whose_setup_ends_it(site: Site, status: int) -> None:
+    """Whatever its exit status, the stage has not run, and neither may the next."""
+    setup = f"cluster.setup=['cd /; echo no such module >&2; exit {status}']"
+    launch = site.launch("--stages", "train", "score", setup)
+    told = ended(launch)
+    said = launch.records.directory / "submitit" / f"{launch.ids['train']}_0_log.out"
+    assert told["train"] == ("failed", f"its job process could not begin; what it said: {said}")
+    assert told["score"] == ("skipped", "train failed")
+    assert launch.scontrol("train")["ExitCode"] == f"{status or 1}:0"
+    assert launch.file("train", ".out").read_text().startswith("no such module\n")
+    assert launch.metadata("train")["state"] == "failed"
+
+
+def test_a_job_that_completes_without_its_stage(site: Site) -> None:
+    launch = site.launch("--stages", "train", "score", "stages.train.setup=['exec true']")
+    until(lambda: launch.scontrol("train")["JobState"] == "COMPLETED", 20)
+    assert launch.states()[0] == "pending"  # a record may be late
+    assert ended(launch, timeout_s=60) == {
+        "train": ("failed", "its job completed without running it"),
+        "score": ("skipped", "train failed"),
+    }
+    assert not launch.file("score", ".out").exists()
 
 
 def test_a_job_process_that_cannot_begin_says_why_beside_the_stage(site: Site) -> None:

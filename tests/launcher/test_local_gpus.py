@@ -17,6 +17,7 @@ import pytest
 from launcher import local_gpus
 from launcher.errors import ConfigError, LauncherError
 from launcher.local_gpus import HeldGpus, held, present
+from tests.conftest import lacks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOUR = ("0", "1", "2", "3")
@@ -274,7 +275,7 @@ def test_a_trap_in_place_of_a_lock(tmp_path: Path, locks: Path) -> None:
 def other_user(tmp_path: Path) -> Iterator[int]:
     """Return the id of a user who is not the one that runs the tests, and let them in here."""
     if os.getuid() != 0:
-        pytest.skip("becoming another user needs root")
+        lacks("becoming another user needs root")
     opened = [tmp_path, *list(tmp_path.parents)[:2]]
     modes = [folder.stat().st_mode for folder in opened]
     for folder in opened:
@@ -338,13 +339,13 @@ def protected(tmp_path: Path) -> Iterator[None]:
     """Have the kernel protect files in sticky folders, as systemd has it do."""
     setting = Path("/proc/sys/fs/protected_regular")
     if os.getuid() != 0 or not os.access(setting, os.W_OK):
-        pytest.skip("the kernel's settings need root")
+        lacks("the kernel's settings need root")
     before = setting.read_text().strip()
     if before == "0":
         try:
             setting.write_text("1")
         except OSError:
-            pytest.skip("the kernel's settings cannot be changed here")
+            lacks("the kernel's settings cannot be changed here")
     yield
     if before == "0":
         setting.write_text(before)

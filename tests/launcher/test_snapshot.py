@@ -27,6 +27,7 @@ from launcher.snapshot import (
     take_snapshot,
     write_manifest,
 )
+from tests.conftest import lacks
 
 IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always")
 ODD_NAMES = (
@@ -355,10 +356,11 @@ def test_without_git_installed(
     assert plan(repo, directory).mode == "none"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="giving files away needs root")
 def test_a_tree_of_another_user_is_refused_with_what_to_type(
     repo: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if os.geteuid() != 0:
+        lacks("giving files away needs root")
     os.chown(repo, 12345, 12345)
     with pytest.raises(
         LauncherError, match=r"belongs to another user.*safe\.directory.*snapshot="
@@ -881,9 +883,7 @@ def test_a_thousand_files_take_as_long_as_copying_them(tmp_path: Path) -> None:
 def mount_namespaces() -> None:
     tried = subprocess.run(["unshare", "-m", "true"], capture_output=True, text=True)
     if tried.returncode != 0:
-        if os.environ.get("CI"):
-            pytest.fail(f"no mount namespaces: {tried.stderr}")
-        pytest.skip("mount namespaces need root")
+        lacks(f"no mount namespaces, which need root: {tried.stderr}")
 
 
 IN_NAMESPACE = """\

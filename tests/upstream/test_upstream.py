@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from launcher.recipe import project_root
+from tests.conftest import lacks
 
 from . import environment
 
@@ -37,9 +38,7 @@ def upstream() -> tuple[Path, Path]:
     try:
         return environment.find()
     except environment.EnvironmentMissing as missing:
-        if os.environ.get("CI"):
-            pytest.fail(str(missing), pytrace=False)
-        pytest.skip(str(missing))
+        lacks(str(missing))
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from egs3.fsdd.asr.dataset import builder as builder_module
 from egs3.fsdd.asr.dataset.builder import DatasetBuilder
 from espnet3.data import check_cuts, transcript
 from espnet3.utils.errors import ConfigError, DataError
+from tests.conftest import lacks
 
 RECIPE_DIR = Path(builder_module.__file__).parents[1]
 
@@ -139,9 +140,7 @@ def fsdd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shared = Path(os.environ.get("SHARED_DATA", RECIPE_DIR.parents[3] / "shared"))
     archive = shared / "data" / "fsdd.tar.xz"
     if not archive.is_file():
-        if os.environ.get("CI"):
-            pytest.fail(f"no {archive}; set SHARED_DATA")
-        pytest.skip(f"no {archive}; set SHARED_DATA")
+        lacks(f"no {archive}; set SHARED_DATA")
     data_dir = tmp_path_factory.mktemp("fsdd 'data'")
     builder = DatasetBuilder()
     builder.prepare_source(**settings(data_dir, archive))
