@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CONF_DIR = Path(__file__).resolve().parent / "conf"
 GROUPS = {"cluster": "clusters", "container": "containers"}
+# What a file's clusters.<name> may hold besides the settings of that cluster.
+_OF_CLUSTERS = ("resources", "stages")
 SNAPSHOT_MODES = ("none", "git", "copy")
 PROBE_PLACES = ("auto", "host", "container")
 
@@ -56,14 +58,17 @@ class LaunchConfig:
 
 
 def load_config(
-    choices: Mapping[str, str | None], overrides: Sequence[str], *, recipe_dir: Path
+    choices: Mapping[str, str | None],
+    overrides: Sequence[str],
+    *,
+    recipe_dir: Path | None = None,
 ) -> LaunchConfig:
     """Compose the settings of a launch.
 
     Args:
         choices: name of the ``cluster`` and of the ``container``; None for the default.
         overrides: ``key=value`` in Hydra's grammar.
-        recipe_dir: its ``conf/launch.yaml`` is used where there is one.
+        recipe_dir: its ``conf/launch.yaml`` is used where there is one; None for no recipe.
 
     Raises:
         UsageError: no cluster or container of that name.
@@ -81,8 +86,8 @@ def load_config(
             chosen[key] = value
         else:
             settings.append(override)
-    files = [path for path in (user_file(), recipe_dir / "conf" / "launch.yaml") if path.is_file()]
-    layers = [(path, _read(path)) for path in files]
+    files = [user_file(), *([recipe_dir / "conf" / "launch.yaml"] if recipe_dir else [])]
+    layers = [(path, _read(path)) for path in files if path.is_file()]
     for _, layer in layers:
         for group in GROUPS:  # a choice in a file: `cluster: slurm`
             if isinstance(layer.get(group), str):
@@ -199,7 +204,10 @@ def _read(path: Path) -> DictConfig:
 
 
 def _lay_over(config: DictConfig, layer: DictConfig, path: Path) -> None:
-    """Lay a file's settings over; ``clusters.<name>`` in it is for that cluster alone."""
+    """Lay a file's settings over; ``clusters.<name>`` in it is for that cluster alone.
+
+    There it may say what stages ask for, too: ``clusters.slurm.stages.train.partition``.
+    """
     from omegaconf.errors import OmegaConfBaseException
 
     for group, kind in GROUPS.items():
@@ -208,7 +216,10 @@ def _lay_over(config: DictConfig, layer: DictConfig, path: Path) -> None:
             registry.load(kind, str(name))  # a misspelt name is refused whatever is chosen
         own = sections.get(config[group].name)
         if own:
-            layer = _merged(layer, {group: own})
+            of_launch = {
+                key: own.pop(key) for key in _OF_CLUSTERS if group == "cluster" and key in own
+            }
+            layer = _merged(layer, {group: own, **of_launch})
     try:
         config.merge_with(layer)
     except OmegaConfBaseException as error:

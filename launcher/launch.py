@@ -10,6 +10,7 @@ from typing import Any
 
 from launcher.config import LaunchConfig
 from launcher.containers.base import INSIDE, Container, ContainerRun, ImageFormat, Mount
+from launcher.images.cache import default_cache_dir
 from launcher.images.pin import ImagePin
 from launcher.masking import mask_arguments, mask_environment
 from launcher.plan import StagePlan
@@ -181,8 +182,7 @@ def image_cache(config: LaunchConfig) -> Path:
     """Return the folder of converted images."""
     if config.image_cache is not None:
         return Path(config.image_cache).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base, "launcher", "images").expanduser()
+    return default_cache_dir()
 
 
 def container_name(directory: Path, stage: str) -> str:

@@ -9,12 +9,10 @@ from launcher.config import LaunchConfig
 from launcher.containers.base import Container, ImageFormat
 from launcher.errors import ImageError
 from launcher.images.pin import ImagePin
+from launcher.images.source import LOCK_FILE
 from launcher.launch import image_of
 from launcher.plan import StagePlan
-from launcher.recipe import project_root
 from launcher.render import short_path
-
-_LOCK = Path("containers", "images.lock.yaml")
 
 
 def resolve_pins(
@@ -46,7 +44,7 @@ def resolve_pin_of(config: LaunchConfig, image: str) -> ImagePin:
 def images_lock(config: LaunchConfig) -> Path:
     """Return the file that pins names to digests."""
     if config.images_lock is None:
-        return project_root() / _LOCK
+        return LOCK_FILE
     return Path(config.images_lock).expanduser().absolute()
 
 

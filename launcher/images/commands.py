@@ -37,13 +37,25 @@ def main(arguments: list[str]) -> int:
             f"Commands: {', '.join(_COMMANDS)}."
         )
     options = parser(command).parse_args(rest)
-    options.lock = options.lock.expanduser().absolute()
-    options.cache = options.cache.expanduser().absolute()
+    _complete(options)
     # What ends it (a job's end, a closed terminal) lets it remove what it has begun.
     for signum in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(signum) is signal.SIG_DFL:
             signal.signal(signum, _end)
     return _COMMANDS[command](options)
+
+
+def _complete(options: Namespace) -> None:
+    """Fill in what was not given from the person's own settings, as launches do."""
+    from launcher.config import LaunchConfig, load_config, user_file
+    from launcher.launch import image_cache
+    from launcher.stage_images import images_lock
+
+    settings = load_config({}, []) if user_file().is_file() else LaunchConfig()
+    options.lock = options.lock.expanduser().absolute() if options.lock else images_lock(settings)
+    options.cache = (
+        options.cache.expanduser().absolute() if options.cache else image_cache(settings)
+    )
 
 
 def _build(options: Namespace) -> int:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.containers.base import ImageFormat
-from launcher.images.source import LOCK_FILE
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser
@@ -33,10 +32,11 @@ Make the images that stages run in, and pin each name to one image by digest.
   list      what is pinned, and what of it is here
 
 options:
-  --lock FILE      the image lock file (default: the project's containers/
-                   images.lock.yaml)
+  --lock FILE      the image lock file (default: images_lock of your settings,
+                   or the project's containers/images.lock.yaml)
   --engine NAME    docker, podman, or auto for the one that answers (default)
-  --cache DIR      folder of converted files (default: ~/.cache/launcher/images)
+  --cache DIR      folder of converted files (default: image_cache of your
+                   settings, or ~/.cache/launcher/images)
   -h, --help       show this
 """
 
@@ -53,8 +53,6 @@ _ENGINES = ("docker", "podman", "auto")
 def parser(command: str) -> ArgumentParser:
     """Return the parser of one of the commands."""
     import argparse
-
-    from launcher.images.cache import default_cache_dir
 
     usage = next(line for line in HELP.splitlines() if f" image {command} " in f"{line} ")
     made = argparse.ArgumentParser(
@@ -78,7 +76,7 @@ def parser(command: str) -> ArgumentParser:
         made.add_argument("--sqsh", action="store_true")
     if command == "pull":
         made.add_argument("--for", dest="runtime", choices=FORMATS)
-    made.add_argument("--lock", type=Path, default=LOCK_FILE)
+    made.add_argument("--lock", type=Path)
     made.add_argument("--engine", choices=_ENGINES, default="auto")
-    made.add_argument("--cache", type=Path, default=default_cache_dir())
+    made.add_argument("--cache", type=Path)
     return made

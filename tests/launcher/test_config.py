@@ -8,6 +8,8 @@ import pytest
 
 from launcher.config import load_config
 from launcher.errors import ConfigError, UsageError
+from launcher.resources import Resources
+from launcher.stage_config import stage_config
 
 
 def load(*overrides: str, recipe_dir: Path = Path("/nonexistent"), **choices: str):
@@ -98,3 +100,24 @@ def test_a_secret_in_env_is_refused_and_said_how_else_it_reaches_the_stages(tmp_
     with pytest.raises(ConfigError, match=r"env\.HF_TOKEN looks like a secret"):
         load(recipe_dir=tmp_path)
     assert load("+env.HF_TOKEN=''").env == {"HF_TOKEN": ""}  # how one is taken away
+
+
+def test_what_stages_ask_of_one_cluster_alone(tmp_path: Path) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "launch.yaml").write_text(
+        "resources: {mem_gb: 4}\n"
+        "stages: {train: {cpus_per_task: 2, mem_gb: 8}}\n"
+        "clusters:\n"
+        "  slurm:\n"
+        "    qos: night\n"
+        "    resources: {timeout_min: 30}\n"
+        "    stages: {train: {partition: gpu, mem_gb: 64}}\n"
+    )
+    on_slurm = load(cluster="slurm", recipe_dir=tmp_path)
+    train, score = (stage_config(on_slurm, stage) for stage in ("train", "score"))
+    assert (train.cluster.partition, train.cluster.qos) == ("gpu", "night")
+    asked = Resources(cpus_per_task=2, mem_gb=64, timeout_min=30)
+    assert (train.resources, score.cluster.partition) == (asked, None)
+    assert score.resources == Resources(mem_gb=4, timeout_min=30)
+    here = stage_config(load(cluster="local", recipe_dir=tmp_path), "train")
+    assert here.resources == Resources(cpus_per_task=2, mem_gb=8)

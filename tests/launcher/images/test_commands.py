@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -115,3 +116,22 @@ def test_verify_is_content_with_what_is_not_here_and_not_with_what_differs(
     assert main(["image", "verify", *options]) == 1
     assert f"pinned  sha256:{'5' * 64}" in capsys.readouterr().out
     assert main(["image", "verify", "old", *options]) == 0
+
+
+def test_a_persons_settings_say_where_pins_and_converted_files_are(
+    lock_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///none")
+    digest = "d" * 64
+    entry = LockEntry("a.example/cpu", f"sha256:{digest}", sif_sha256=f"sha256:{'5' * 64}")
+    update_lock(lock_file, "cpu", entry)
+    cache = lock_file.parent / "cache"
+    cache.mkdir()
+    (cache / f"sha256-{digest}.sif").write_text("other")
+    own = lock_file.parent / "launch.yaml"
+    own.write_text(json.dumps({"images_lock": str(lock_file), "image_cache": str(cache)}))
+    monkeypatch.setenv("LAUNCHER_CONFIG", str(own))
+    assert main(["image", "verify", "cpu", "--engine", "docker"]) == 1
+    assert f"pinned  sha256:{'5' * 64}" in capsys.readouterr().out
+    elsewhere = ["--cache", str(lock_file.parent), "--engine", "docker"]
+    assert main(["image", "verify", "cpu", *elsewhere]) == 0  # a flag has the last word
