@@ -101,3 +101,24 @@ def namespace_problem(inherited: Mapping[str, str]) -> str | None:
     """
     answer = ask(["unshare", "--user", "true"], environment_of(inherited))
     return None if answer.ok or answer.status is None else answer.error
+
+
+def not_installed(answer: Answer, program: str, how: str) -> str | None:
+    """Say that a runtime's program is not there; None when it is.
+
+    Args:
+        answer: what it said to any question.
+        program: its name or path.
+        how: the cure, besides naming the program: ``Install Podman``.
+    """
+    if answer.status is not None or "no such program" not in answer.error:
+        return None
+    return f"there is no program '{program}' here. {how}, or name it: container.executable=PATH"
+
+
+def no_namespaces(reason: str) -> str:
+    """Say that this user may not make user namespaces, and who can change that."""
+    return (
+        f"you may not make user namespaces here ({reason}). Have them allowed "
+        "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)"
+    )

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.containers import _watched_client
-from launcher.containers._client import Answer, ask, environment_of, namespace_problem, watched
+from launcher.containers._client import (
+    Answer,
+    ask,
+    environment_of,
+    namespace_problem,
+    not_installed,
+    watched,
+)
 from launcher.containers._oci import mount_option, sorted_mounts
 from launcher.containers.base import ContainerRun, Feature, ImageFormat, Mount, guarded
 
@@ -105,11 +112,9 @@ class Apptainer:
         """See that the program is there and may make the namespaces that it needs."""
         answer = self._ask("--version")
         program = self.settings.executable
-        if answer.status is None and "no such program" in answer.error:
-            return (
-                f"there is no program '{program}' here. Load its module (module load apptainer), "
-                "install Apptainer, or name it: container.executable=PATH"
-            )
+        how = "Load its module (module load apptainer), install Apptainer"
+        if missing := not_installed(answer, program, how):
+            return missing
         if not answer.ok:
             return (
                 f"it does not work ({answer.error or 'no reason given'}). See `{program} version`"

@@ -15,7 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from launcher.containers import _charliecloud_root
-from launcher.containers._client import Answer, ask, environment_of, namespace_problem
+from launcher.containers._client import (
+    Answer,
+    ask,
+    environment_of,
+    namespace_problem,
+    no_namespaces,
+    not_installed,
+)
 from launcher.containers._oci import sorted_mounts
 from launcher.containers.base import ContainerRun, Feature, ImageFormat, Mount, guarded
 from launcher.recipe import default_python
@@ -85,24 +92,14 @@ class Charliecloud:
         """See that the programs are there and may make a user namespace."""
         program = self.settings.executable
         answer = self._ask(program, "--version")
-        if answer.status is None and "no such program" in answer.error:
-            return (
-                f"there is no program '{program}' here. Install Charliecloud, or name its ch-run: "
-                "container.executable=PATH"
-            )
+        if missing := not_installed(answer, program, "Install Charliecloud"):
+            return missing
         if not answer.ok:
             return f"it does not work ({answer.error or 'no reason given'})"
         if self._ask("unsquashfs", "-version").status is None:
             return "there is no program 'unsquashfs' here. Install squashfs-tools"
         reason = namespace_problem(os.environ)
-        return (
-            None
-            if reason is None
-            else (
-                f"you may not make user namespaces here ({reason}). Have them allowed "
-                "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)"
-            )
-        )
+        return None if reason is None else no_namespaces(reason)
 
     def version(self) -> str:
         """Return its version, such as ``charliecloud 0.31``."""

@@ -13,7 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from launcher.containers import _watched_client
-from launcher.containers._client import ASK_TIMEOUT_S, Answer, ask, environment_of, watched
+from launcher.containers._client import (
+    ASK_TIMEOUT_S,
+    Answer,
+    ask,
+    environment_of,
+    not_installed,
+    watched,
+)
 from launcher.containers._oci import environment_options, image_and_command, run_options
 from launcher.containers.base import ContainerRun, Feature, ImageFormat
 from launcher.errors import ConfigError
@@ -89,12 +96,8 @@ class Docker:
     def problem(self) -> str | None:
         """Ask the daemon who it is."""
         answer = self._ask("info", "--format", "{{.ServerVersion}} {{.SecurityOptions}}")
-        program = self.settings.executable
-        if answer.status is None and "no such program" in answer.error:
-            return (
-                f"there is no program '{program}' here. Install Docker, or name its client: "
-                "container.executable=PATH"
-            )
+        if missing := not_installed(answer, self.settings.executable, "Install Docker"):
+            return missing
         if "permission denied" in answer.error:
             return (
                 f"its daemon does not let you in ({answer.error}). Have yourself added to the "

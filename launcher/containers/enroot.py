@@ -19,7 +19,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from launcher.containers._client import Answer, ask, environment_of, namespace_problem
+from launcher.containers._client import (
+    Answer,
+    ask,
+    environment_of,
+    namespace_problem,
+    no_namespaces,
+    not_installed,
+)
 from launcher.containers._oci import sorted_mounts
 from launcher.containers.base import ContainerRun, Feature, ImageFormat, Mount, guarded
 from launcher.errors import ConfigError
@@ -103,11 +110,8 @@ class Enroot:
         """See that the programs are there and may make a user namespace."""
         program = self.settings.executable
         answer = self._ask(program, "version")
-        if answer.status is None and "no such program" in answer.error:
-            return (
-                f"there is no program '{program}' here. Install Enroot, or name it: "
-                "container.executable=PATH"
-            )
+        if missing := not_installed(answer, program, "Install Enroot"):
+            return missing
         if not answer.ok:
             return (
                 f"it does not work ({answer.error or 'no reason given'}). See `{program} version`"
@@ -118,14 +122,7 @@ class Enroot:
                     f"there is no program '{helper}' here, which it starts images with. Install it"
                 )
         reason = namespace_problem(os.environ)
-        return (
-            None
-            if reason is None
-            else (
-                f"you may not make user namespaces here ({reason}). Have them allowed "
-                "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns)"
-            )
-        )
+        return None if reason is None else no_namespaces(reason)
 
     def version(self) -> str:
         """Return its version, such as ``enroot 4.0.1``."""

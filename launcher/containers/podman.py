@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from launcher.containers import _watched_client
-from launcher.containers._client import ASK_TIMEOUT_S, Answer, ask, environment_of, watched
+from launcher.containers._client import (
+    ASK_TIMEOUT_S,
+    Answer,
+    ask,
+    environment_of,
+    not_installed,
+    watched,
+)
 from launcher.containers._oci import environment_options, image_and_command, run_options
 from launcher.containers.base import ContainerRun, Feature, ImageFormat
 
@@ -81,11 +88,8 @@ class Podman:
         program = self.settings.executable
         if answer.ok:
             return self._unmapped() if answer.output == "true" else None
-        if answer.status is None and "no such program" in answer.error:
-            return (
-                f"there is no program '{program}' here. Install Podman, or name it: "
-                "container.executable=PATH"
-            )
+        if missing := not_installed(answer, program, "Install Podman"):
+            return missing
         return f"it does not work ({answer.error or 'no reason given'}). See `{program} info`"
 
     def version(self) -> str:
