@@ -1,4 +1,4 @@
-"""The command line: ``python -m launcher [run] …``, ``status`` and ``cancel``, and ``image …``.
+"""The command line: ``python -m launcher [run] …``, the commands on launches, and ``image …``.
 
 Nothing heavy is imported here before it is known what is wanted: ``--help`` has to be instant on a
 login node.
@@ -10,6 +10,7 @@ import io
 import os
 import sys
 
+from launcher.commands import COMMANDS
 from launcher.errors import LauncherError
 from launcher.usage import HELP, USAGE
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from launcher.records import LaunchRecords
 
 _LIBRARIES = ("docker", "hydra", "omegaconf", "requests", "rich", "submitit", "yaml")
-_REVISITS = ("status", "cancel")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,17 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     command_line = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is shown byte for byte
-    is_image = command_line[:1] == ["image"]  # a program of its own, with a help of its own
-    if not is_image and not {"-h", "--help"}.isdisjoint(command_line):
+    command = command_line[0] if command_line else ""
+    has_own_help = command == "image" or command in COMMANDS
+    if not has_own_help and not {"-h", "--help"}.isdisjoint(command_line):
         print(HELP, end="")
         return 0
     try:
-        if is_image:
+        if command == "image":
             from launcher.images.commands import main as image
 
             return image(command_line[1:])
-        if command_line[:1] and command_line[0] in _REVISITS:
-            return _revisit(command_line)
+        if command in COMMANDS:
+            return _on_launch(command, command_line[1:])
         return _run(command_line)
     except LauncherError as error:
         print(f"launcher: {error}", file=sys.stderr)
@@ -74,14 +75,15 @@ def run_parser() -> ArgumentParser:
     return parser
 
 
-def revisit_parser(command: str) -> ArgumentParser:
-    """Return the parser of ``status`` or ``cancel``."""
-    force = " [--force]" if command == "cancel" else ""
-    parser = _parser(f"python -m launcher {command} [LAUNCH] [--recipe DIR]{force}")
-    parser.add_argument("launch", nargs="?")
-    parser.add_argument("--recipe")
-    if command == "cancel":
-        parser.add_argument("--force", action="store_true")
+def command_parser(command: str) -> ArgumentParser:
+    """Return the parser of a command on launches."""
+    from importlib import import_module
+
+    module = import_module(f"launcher.commands.{command}")
+    parser = _parser(f"python -m launcher {command} {module.USAGE}".rstrip())
+    parser.description = f"{COMMANDS[command]}."
+    module.add_arguments(parser)
+    parser.add_argument("-h", "--help", action="help", help="show this")
     return parser
 
 
@@ -158,32 +160,26 @@ def _run(command_line: list[str]) -> int:
         _say_what_next(records)
     if interrupts.count == 0:
         return 0
-    from launcher.revisit import cancel_launch
+    from launcher.commands.cancel import cancel_launch
 
     cancel_launch(records, force=False)
     return INTERRUPTED
 
 
-def _revisit(command_line: list[str]) -> int:
-    command, *arguments = command_line
-    options = revisit_parser(command).parse_args(arguments)
+def _on_launch(command: str, arguments: list[str]) -> int:
+    from importlib import import_module
 
-    from launcher.recipe import current_dir
-    from launcher.revisit import cancel_launch, find_launch, show_status
-
-    records = find_launch(options.launch, options.recipe, working_dir=current_dir())
-    if command == "cancel":
-        return cancel_launch(records, force=options.force)
-    return show_status(records)
+    options = command_parser(command).parse_args(arguments)
+    return int(import_module(f"launcher.commands.{command}").run(options))
 
 
 def _say_what_next(records: LaunchRecords) -> None:
-    from launcher.revisit import revisit_command
+    from launcher.launches import command_on
     from launcher.status import job_status
 
     for job in records.read_launch()["jobs"]:
         after = f"  after {job['after']}" if job["after"] else ""
         print(f"  {job['stage']:16} job {job_status(records, job['stage']).job_id}{after}")
     print("They go on by themselves. To see how they are, and to stop them:")
-    for command in _REVISITS:
-        print(f"  {revisit_command(command, records)}")
+    for command in ("status", "cancel"):
+        print(f"  {command_on(command, records)}")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.cli import main, revisit_parser, run_parser, split_arguments
+from launcher.cli import command_parser, main, run_parser, split_arguments
+from launcher.commands import COMMANDS
 from launcher.usage import HELP
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -197,13 +198,29 @@ def test_a_system_without_the_stages_method_is_told_without_log_lines(
 
 
 def test_help_names_each_option_and_no_other() -> None:
-    parsers = [run_parser(), revisit_parser("status"), revisit_parser("cancel")]
-    options = {option for parser in parsers for option in parser._option_string_actions}
+    options = set(run_parser()._option_string_actions)
     synonyms = {"--dry_run"}
     of_run_py = {"--training_config", "--inference_config", "--metrics_config"}
+    of_commands = {"--recipe", "--force"}
     named = set(re.findall(r"(?<!\S)--[a-z_-]+", HELP))
-    assert named - of_run_py - {"--help"} == options - synonyms
+    assert named - of_run_py - {"--help"} == (options | of_commands) - synonyms
     assert max(map(len, HELP.splitlines())) <= 90
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_names_each_of_its_options(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert f"\n  {command} " in HELP
+    with pytest.raises(SystemExit) as exited:
+        main([command, "--help"])
+    assert exited.value.code == 0
+    shown = capsys.readouterr().out
+    usage = shown.partition("\n\n")[0]
+    for action in command_parser(command)._actions:
+        names = {*action.option_strings} - {"-h", "--help"}
+        assert not names or any(re.search(rf"(?<!\S)\[?{name}\b", usage) for name in names), names
+    assert COMMANDS[command] in " ".join(shown.split())
 
 
 def test_the_examples_of_the_help_are_accepted(launcher) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from launcher.commands.cancel import cancel_launch
+from launcher.commands.status import show_status
 from launcher.config import load_config, to_record
 from launcher.errors import RecordError, UsageError
+from launcher.launches import find_launch, find_stages
 from launcher.process import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
-from launcher.revisit import cancel_launch, find_launch, show_status
 
 SETTINGS = to_record(load_config({}, [], recipe_dir=Path("/nonexistent")))
 
@@ -73,3 +75,15 @@ def test_a_job_that_vanished_is_not_said_to_run(
 def test_a_launch_that_cannot_be_looked_into(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot look into .*File name too long"):
         find_launch("x" * 5000, None, working_dir=tmp_path)
+
+
+def test_words_are_a_launch_or_stages_of_it(records: LaunchRecords, tmp_path: Path) -> None:
+    launch = str(records.directory)
+    assert find_stages([launch], None, working_dir=tmp_path) == (records, [])
+    assert find_stages(["fit", launch], None, working_dir=tmp_path) == (records, ["fit"])
+    with pytest.raises(
+        UsageError, match=r"neither a launch nor a stage 'fti'\. Did you mean 'fit'"
+    ):
+        find_stages([launch, "fti"], None, working_dir=tmp_path)
+    with pytest.raises(UsageError, match="two launches at once"):
+        find_stages([launch, launch], None, working_dir=tmp_path)

@@ -1,0 +1,139 @@
+"""Launches after submission, as any later process finds them: by path, by name, or the latest.
+
+A launch of which nothing is said is the latest of the recipe's. Where a command takes stages as
+well, its words are sorted by what they are: a launch, or stages of it.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from launcher import registry
+from launcher.clusters.base import Cluster
+from launcher.config import load_config
+from launcher.errors import RecordError, UsageError, did_you_mean
+from launcher.recipe import find_recipe
+from launcher.records import LaunchRecords
+from launcher.render import short_path
+from launcher.submission import launches_dir
+
+
+def launches_folder(recipe: str | None, *, working_dir: Path) -> Path:
+    """Return the folder of a recipe's launch directories, whether it is there or not.
+
+    Args:
+        recipe: its folder; None for the working directory's, or the project's default.
+        working_dir: where the command was typed.
+
+    Raises:
+        LauncherError: there is no such recipe, or its settings cannot be read.
+    """
+    found = find_recipe(recipe, working_dir=working_dir)
+    return launches_dir(found, load_config({}, [], recipe_dir=found.directory))
+
+
+def launches_in(folder: Path) -> list[LaunchRecords]:
+    """Return the launches of a folder by name, which begins with the time: the latest is last."""
+    return [LaunchRecords(path.parent) for path in sorted(folder.glob("*/launch.json"))]
+
+
+def find_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> LaunchRecords:
+    """Return the launch of that path or name, else the latest one of the recipe's.
+
+    Raises:
+        UsageError: there is none.
+    """
+    given = _launch_at(asked, working_dir)
+    if given is not None:
+        return given
+    folder = launches_folder(recipe, working_dir=working_dir)
+    names = [records.directory.name for records in launches_in(folder)]
+    if not names:
+        raise UsageError(
+            f"there are no launches in {folder}. Give the folder that was printed at submission, "
+            "or --recipe DIR."
+        )
+    if asked is not None and asked not in names:
+        raise UsageError(
+            f"there is no launch '{asked}' in {folder}.{did_you_mean(asked, names)} "
+            f"The latest is {names[-1]}."
+        )
+    return LaunchRecords(folder / (asked or names[-1]))
+
+
+def find_stages(
+    words: Sequence[str], recipe: str | None, *, working_dir: Path
+) -> tuple[LaunchRecords, list[str]]:
+    """Sort the words of a command into a launch, the latest when none is named, and its stages.
+
+    Returns:
+        The launch; and those of its stages that were named, in the order of the chain.
+
+    Raises:
+        UsageError: a word is neither, or two launches were named.
+    """
+    folder: Path | None = None
+    launches: list[LaunchRecords] = []
+    others: list[str] = []
+    for word in words:
+        records = _launch_at(word, working_dir)
+        if records is None and _may_be_name(word):
+            folder = folder or launches_folder(recipe, working_dir=working_dir)
+            if (folder / word / "launch.json").is_file():
+                records = LaunchRecords(folder / word)
+        if records is None:
+            others.append(word)
+        else:
+            launches.append(records)
+    if len(launches) > 1:
+        raise UsageError(f"two launches at once: {', '.join(words)}. Name one.")
+    records = launches[0] if launches else find_launch(None, recipe, working_dir=working_dir)
+    stages = [str(job["stage"]) for job in records.read_launch()["jobs"]]
+    for word in others:
+        if word not in stages:
+            raise UsageError(
+                f"there is neither a launch nor a stage '{word}'.{did_you_mean(word, stages)} "
+                f"Launch {records.directory.name} has the stages {', '.join(stages)}."
+            )
+    return records, [stage for stage in stages if stage in others]
+
+
+def _launch_at(asked: str | None, working_dir: Path) -> LaunchRecords | None:
+    try:
+        if asked is not None and (working_dir / asked / "launch.json").is_file():
+            return LaunchRecords((working_dir / asked).resolve())
+    except OSError as error:
+        raise UsageError(f"cannot look into {asked}: {error.strerror}") from error
+    return None
+
+
+def _may_be_name(word: str) -> bool:
+    return "/" not in word and word not in ("", ".", "..")
+
+
+def command_on(name: str, records: LaunchRecords, *more: str) -> str:
+    """Return the command that works on this launch, as it is typed in this working directory."""
+    directory = short_path(records.directory)
+    python = short_path(Path(sys.executable))
+    return shlex.join([python, "-m", "launcher", name, directory, *more])
+
+
+def cluster_and_grace(records: LaunchRecords) -> tuple[Cluster, float]:
+    """Return what a launch was submitted to, and the seconds that a stage of it has to stop.
+
+    Raises:
+        RecordError: its record does not tell.
+    """
+    record = records.read_launch()
+    try:
+        config = record["config"]
+        settings = config["cluster"]
+        module = registry.load("clusters", settings["name"])
+        return module.Implementation(module.Settings(**settings)), float(config["stop_grace_s"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(
+            f"{records.directory / 'launch.json'} is damaged: its settings are not whole"
+        ) from error
