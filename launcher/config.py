@@ -107,9 +107,18 @@ def load_config(
 
 
 def user_file() -> Path:
-    """Return the file of a person's own settings, whether it is there or not."""
+    """Return the file of a person's own settings, whether it is there or not.
+
+    Raises:
+        ConfigError: one was named that is not there.
+    """
     given = os.environ.get("LAUNCHER_CONFIG")
     if given:
+        if not Path(given).exists():
+            raise ConfigError(
+                f"LAUNCHER_CONFIG names {given}, which is not there. Take the variable out of the "
+                f"environment, or have it name a file ({os.devnull} for no settings of your own)."
+            )
         return Path(given)
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base, "launcher", "launch.yaml").expanduser()
@@ -220,12 +229,17 @@ def _lay_over(config: DictConfig, layer: DictConfig, path: Path) -> None:
                 key: own.pop(key) for key in _OF_CLUSTERS if group == "cluster" and key in own
             }
             layer = _merged(layer, {group: own, **of_launch})
+    for key in map(str, layer):
+        if key not in config:
+            hint = did_you_mean(key, _keys(config, None))
+            raise ConfigError(
+                f"{path}: the launcher has no setting '{key}'.{hint} Settings: "
+                f"{', '.join(_keys(config, None))}, {', '.join(GROUPS.values())}."
+            )
     try:
         config.merge_with(layer)
     except OmegaConfBaseException as error:
-        known = _keys(config, error.parent_node)
-        hint = did_you_mean(str(error.key), known)
-        raise ConfigError(f"{path}: {_first_line(error)}{hint}") from error
+        raise ConfigError(f"{path}: {_about_key(config, error)}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
 
