@@ -16,7 +16,8 @@ from launcher.errors import ConfigError, did_you_mean
 from launcher.masking import looks_secret
 from launcher.ranges import check_ranges, seconds
 from launcher.resources import Resources
-from launcher.stage_config import known_elsewhere, stage_config
+from launcher.setting_mistakes import about_value, known_elsewhere, nearest
+from launcher.stage_config import stage_config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -100,7 +101,7 @@ def load_config(
     try:
         typed = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"launcher settings: {_first_line(error)}") from error
+        raise ConfigError(f"launcher settings: {about_value(error)}") from error
     assert isinstance(typed, LaunchConfig)
     _check(typed)
     return typed
@@ -206,7 +207,10 @@ def _read(path: Path) -> DictConfig:
     try:
         layer = OmegaConf.load(path)
     except (OSError, ValueError, YAMLError) as error:
-        raise ConfigError(f"{path}: {_first_line(error)}") from error
+        where = getattr(error, "problem_mark", None)
+        line = f":{where.line + 1}" if where is not None else ""
+        said = getattr(error, "problem", None) or _first_line(error)
+        raise ConfigError(f"{path}{line}: {said}") from error
     if not isinstance(layer, DictConfig):
         raise ConfigError(f"{path} is to be a mapping of settings, such as `stop_grace_s: 30`")
     return layer
@@ -221,8 +225,11 @@ def _lay_over(config: DictConfig, layer: DictConfig, path: Path) -> None:
 
     for group, kind in GROUPS.items():
         sections = layer.pop(kind, None) or {}
-        for name in sections:
-            registry.load(kind, str(name))  # a misspelt name is refused whatever is chosen
+        for name, own in _sections(sections, f"{path}: {kind}").items():
+            registry.load(kind, name)  # a misspelt name is refused whatever is chosen
+            _sections(own, f"{path}: {kind}.{name}")
+        if "name" in _sections(layer.get(group), f"{path}: {group}"):
+            raise ConfigError(f"{path}: {group}.name cannot be set. Choose by `{group}: NAME`.")
         own = sections.get(config[group].name)
         if own:
             of_launch = {
@@ -231,17 +238,25 @@ def _lay_over(config: DictConfig, layer: DictConfig, path: Path) -> None:
             layer = _merged(layer, {group: own, **of_launch})
     for key in map(str, layer):
         if key not in config:
-            hint = did_you_mean(key, _keys(config, None))
+            known = [*map(str, config), *GROUPS.values()]
             raise ConfigError(
-                f"{path}: the launcher has no setting '{key}'.{hint} Settings: "
-                f"{', '.join(_keys(config, None))}, {', '.join(GROUPS.values())}."
+                f"{path}: the launcher has no setting '{key}'.{nearest(key, known)} "
+                f"Settings: {', '.join(known)}."
             )
     try:
         config.merge_with(layer)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {_about_key(config, error)}") from error
+        raise ConfigError(f"{path}: {about_value(error)}") from error
     except ValueError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def _sections(value: Any, where: str) -> dict[str, Any]:
+    from collections.abc import Mapping
+
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"{where} is to be a mapping, not {value!r}")
+    return {str(name): inner for name, inner in (value or {}).items()}
 
 
 def _merged(layer: DictConfig, more: dict[str, Any]) -> DictConfig:
@@ -277,7 +292,7 @@ def _apply(config: DictConfig, text: str) -> None:
     try:
         OmegaConf.update(config, key, override.value(), force_add=True)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"'{text}': {_first_line(error)}") from error
+        raise ConfigError(f"'{text}': {about_value(error)}") from error
 
 
 def _unknown_setting(config: DictConfig, key: str) -> str:
@@ -291,14 +306,10 @@ def _unknown_setting(config: DictConfig, key: str) -> str:
     group, _, leaf = key.partition(".")
     elsewhere = known_elsewhere(GROUPS[group], leaf) if group in GROUPS else ""
     return (
-        f"the launcher has no setting '{key}'.{elsewhere or did_you_mean(key, known)} "
+        f"the launcher has no setting '{key}'.{elsewhere or nearest(key, known)} "
         f"Settings: {', '.join(known)}. "
         "What a recipe's stages read is set in its YAML files, such as conf/training.yaml."
     )
-
-
-def _keys(config: DictConfig, node: Any) -> list[str]:
-    return [str(key) for key in (node if node is not None else config)]
 
 
 def _first_line(error: Exception) -> str:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from launcher import registry
-from launcher.errors import ConfigError, did_you_mean
+from launcher.errors import ConfigError
 from launcher.ranges import check_ranges
 from launcher.resources import Resources
+from launcher.setting_mistakes import about_value, known_elsewhere, nearest
 
 if TYPE_CHECKING:
     from launcher.config import LaunchConfig
@@ -81,25 +81,15 @@ def _check_keys(given: Mapping[str, Any], config: LaunchConfig, section: str) ->
         if key not in known:
             raise ConfigError(
                 f"{section}{key}: cluster {config.cluster.name} has no setting '{key}' for a stage."
-                f"{known_elsewhere('clusters', str(key)) or did_you_mean(str(key), known)} "
+                f"{_hint(str(key), known)} "
                 f"Settings of a stage: {', '.join(known)}."
             )
 
 
-def known_elsewhere(kind: str, key: str) -> str:
-    """Return a sentence on the clusters or containers that have a setting of that name."""
-    owners = [
-        name
-        for name in registry.available(kind)
-        if key in {each.name for each in fields(registry.load(kind, name).Settings)}
-    ]
-    if not owners:
-        return ""
-    singular = kind.removesuffix("s")
-    return (
-        f" It is a setting of {singular} {' and '.join(owners)}: use --{singular} {owners[0]}, or "
-        f"keep it for that one, in conf/launch.yaml under {kind}.{owners[0]}."
-    )
+def _hint(key: str, known: Sequence[str]) -> str:
+    """Name the resource that was meant before another cluster's setting of the same name."""
+    meant = nearest(key, known)
+    return meant if meant and key not in known else known_elsewhere("clusters", key)
 
 
 def _over(settings: Any, given: Mapping[str, Any], section: str) -> Any:
@@ -114,6 +104,6 @@ def _over(settings: Any, given: Mapping[str, Any], section: str) -> Any:
     try:
         typed: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(settings), own))
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{section}{str(error).splitlines()[0]}") from error
+        raise ConfigError(about_value(error, section)) from error
     check_ranges(typed, section=section)
     return replace(settings, **{name: getattr(typed, name) for name in own})

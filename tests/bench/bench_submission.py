@@ -67,7 +67,7 @@ def whole_command(recipe: Path, number: int) -> float:
     """Return the seconds of the command as it is typed: planning, checks and submission."""
     options = ["--cluster", "slurm", "--container", "none", f"launch_name=whole{number}"]
     command = [sys.executable, "-m", "launcher", *options, "cluster.sbatch.begin='now+1hour'"]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "LAUNCHER_CONFIG": "/nonexistent"}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "LAUNCHER_CONFIG": os.devnull}
     start = time.perf_counter()
     subprocess.run(command, cwd=recipe, env=environment, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - start

@@ -249,7 +249,7 @@ class Site:
 
     def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("TINY_")}
-        own = {"PYTHONPATH": os.pathsep.join(self.python_path), "LAUNCHER_CONFIG": "/nonexistent"}
+        own = {"PYTHONPATH": os.pathsep.join(self.python_path), "LAUNCHER_CONFIG": os.devnull}
         return {**inherited, **self.slurm.environment, **own, **(more or {})}
 
     def run(
