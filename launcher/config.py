@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import registry
-from launcher.errors import ConfigError, did_you_mean
-from launcher.masking import looks_secret
-from launcher.ranges import check_ranges, seconds
+from launcher.errors import ConfigError
+from launcher.ranges import seconds
 from launcher.resources import Resources
+from launcher.setting_checks import check_settings
 from launcher.setting_mistakes import about_value, known_elsewhere, nearest
-from launcher.stage_config import stage_config
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,8 +25,6 @@ CONF_DIR = Path(__file__).resolve().parent / "conf"
 GROUPS = {"cluster": "clusters", "container": "containers"}
 # What a file's clusters.<name> may hold besides the settings of that cluster.
 _OF_CLUSTERS = ("resources", "stages")
-SNAPSHOT_MODES = ("none", "git", "copy")
-PROBE_PLACES = ("auto", "host", "container")
 
 
 @dataclass
@@ -103,7 +100,7 @@ def load_config(
     except OmegaConfBaseException as error:
         raise ConfigError(f"launcher settings: {about_value(error)}") from error
     assert isinstance(typed, LaunchConfig)
-    _check(typed)
+    check_settings(typed)
     return typed
 
 
@@ -115,14 +112,23 @@ def user_file() -> Path:
     """
     given = os.environ.get("LAUNCHER_CONFIG")
     if given:
-        if not Path(given).exists():
+        if not _is_there(given):
             raise ConfigError(
-                f"LAUNCHER_CONFIG names {given}, which is not there. Take the variable out of the "
-                f"environment, or have it name a file ({os.devnull} for no settings of your own)."
+                f"LAUNCHER_CONFIG names {given}, where there is no file. Take the variable out of "
+                f"the environment, or have it name one ({os.devnull} for no settings of your own)."
             )
         return Path(given)
+    if os.environ.get("XDG_CONFIG_HOME", "").startswith("~"):  # as a shell leaves an unknown ~name
+        raise ConfigError("XDG_CONFIG_HOME begins with ~; it is to be an absolute path")
     base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
     return Path(base, "launcher", "launch.yaml").expanduser()
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists() and not Path(path).is_dir()
+    except OSError:  # its name is too long
+        return False
 
 
 def to_record(config: LaunchConfig) -> dict[str, Any]:
@@ -130,32 +136,6 @@ def to_record(config: LaunchConfig) -> dict[str, Any]:
     from dataclasses import asdict
 
     return asdict(config)
-
-
-def _check(config: LaunchConfig) -> None:
-    check_ranges(config)
-    check_ranges(config.resources, section="resources.")
-    for group in GROUPS:
-        check_ranges(getattr(config, group), section=f"{group}.")
-    for key, known in (("snapshot", SNAPSHOT_MODES), ("probe", PROBE_PLACES)):
-        value = getattr(config, key)
-        if value not in known:
-            hint = did_you_mean(value, known)
-            raise ConfigError(f"there is no {key}={value}.{hint} It is one of: {', '.join(known)}.")
-    _refuse_secrets(config.env, "env")
-    for stage in config.stages:
-        _refuse_secrets(stage_config(config, str(stage)).env, f"stages.{stage}.env")
-
-
-def _refuse_secrets(env: Mapping[str, str], section: str) -> None:
-    for name, value in env.items():
-        if value and looks_secret(name):
-            raise ConfigError(
-                f"{section}.{name} looks like a secret, and settings are written to the launch's "
-                f"files. Secrets are passed by name: take {section}.{name} out of the settings, "
-                f"put the variable into the launcher's environment, such as with `read -rs {name}` "
-                f"and `export {name}`, and list the name: secrets='[{name}]'."
-            )
 
 
 def _compose(choices: Mapping[str, str]) -> DictConfig:
@@ -206,6 +186,8 @@ def _read(path: Path) -> DictConfig:
 
     try:
         layer = OmegaConf.load(path)
+    except RecursionError:
+        raise ConfigError(f"{path}: it is nested without end, or too deeply") from None
     except (OSError, ValueError, YAMLError) as error:
         where = getattr(error, "problem_mark", None)
         line = f":{where.line + 1}" if where is not None else ""
@@ -224,13 +206,15 @@ def _lay_over(config: DictConfig, layer: DictConfig, path: Path) -> None:
     from omegaconf.errors import OmegaConfBaseException
 
     for group, kind in GROUPS.items():
-        sections = layer.pop(kind, None) or {}
+        sections = layer.pop(kind, None)
         for name, own in _sections(sections, f"{path}: {kind}").items():
             registry.load(kind, name)  # a misspelt name is refused whatever is chosen
             _sections(own, f"{path}: {kind}.{name}")
+        if group in layer and layer.get(group) is None:
+            raise ConfigError(f"{path}: {group} is to be the name of one, or settings of it")
         if "name" in _sections(layer.get(group), f"{path}: {group}"):
             raise ConfigError(f"{path}: {group}.name cannot be set. Choose by `{group}: NAME`.")
-        own = sections.get(config[group].name)
+        own = (sections or {}).get(config[group].name)
         if own:
             of_launch = {
                 key: own.pop(key) for key in _OF_CLUSTERS if group == "cluster" and key in own

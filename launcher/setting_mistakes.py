@@ -75,6 +75,8 @@ def about_value(error: OmegaConfBaseException, section: str = "") -> str:
     if converted is not None:
         value, _, kind = converted.groups()
         return f"{key} is '{value}'; it is to be {_TYPES.get(kind, kind)}."
+    if said.endswith("is not Optional"):
+        return f"{key} cannot be null. Leave it out."
     for kind, wanted in _KINDS.items():
         if f"not a {kind}" in said or f"to {kind}[" in said:
             return f"{key} is to be {wanted}."

@@ -57,7 +57,7 @@ def test_split_arguments(
         (["stop_grace=3"], "no setting 'stop_grace'. Did you mean 'stop_grace_s'?"),
         (["trainer.max_steps=3"], "is set in its YAML files, such as conf/training.yaml."),
         (["status", "nowhere"], "there are no launches in"),
-        (["stop_grace_s=soon"], "'stop_grace_s=soon': Value 'soon' of type 'str'"),
+        (["stop_grace_s=soon"], "'stop_grace_s=soon': stop_grace_s is 'soon'; it is to be"),
         (["cluster.poll_s=[1"], "is not a setting"),
         (["launches_dir='~nosuchuser/x'"], "launches_dir=~nosuchuser/x: Could not determine home"),
         (["--recipe", "nowhere"], "nowhere is not a recipe: no such folder"),

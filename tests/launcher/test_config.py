@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_misspelt_key_in_the_recipes_file_names_the_file(tmp_path: Path) -> None
     ("override", "message"),
     [
         ("cluster.pol_s=1", r"no setting 'cluster\.pol_s'\. Did you mean 'cluster\.poll_s'"),
-        ("stop_grace_s=soon", r"'stop_grace_s=soon': Value 'soon'"),
+        ("stop_grace_s=soon", r"'stop_grace_s=soon': stop_grace_s is 'soon'"),
         ("env=3", r"'env=3'"),
         ("stop_grace_s=1,2", "exactly one value"),
         ("~env", "exactly one value"),
@@ -121,3 +122,59 @@ def test_what_stages_ask_of_one_cluster_alone(tmp_path: Path) -> None:
     assert score.resources == Resources(mem_gb=4, timeout_min=30)
     here = stage_config(load(cluster="local", recipe_dir=tmp_path), "train")
     assert here.resources == Resources(cpus_per_task=2, mem_gb=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("trainer: {max_steps: 3}", "launch.yaml: the launcher has no setting 'trainer'"),
+        ("resource: {mem_gb: 4}", "no setting 'resource'. Did you mean 'resources'?"),
+        ("3: 4", "no setting '3'"),
+        ("stages: 3", "stages is to be a mapping, such as"),
+        (
+            "resources: {cpus_per_task: two}",
+            "resources.cpus_per_task is 'two'; it is to be a whole",
+        ),
+        ("resources: {gpus: 1}", "'resources.gpus'. Did you mean 'gpus_per_node'?"),
+        ("stages: {train: {mem_gb: lots}}", "stages.train.mem_gb is 'lots'; it is to be a number"),
+        ("a: 1\nb: [1,\n", "launch.yaml:3: expected "),
+        ("a:\n\tb: 3", "launch.yaml:2: found character"),
+        ("a: &x [*x]", "nested without end"),
+        ("[" * 2000, "nested without end, or too deeply"),
+        ("cluster: null", "cluster is to be the name of one"),
+        ("cluster: {name: slurm}", "cluster.name cannot be set. Choose by `cluster: NAME`"),
+        ("clusters: 3", "clusters is to be a mapping, not 3"),
+        ("clusters: []", "clusters is to be a mapping"),
+        ("clusters: {slurm: 4}", "clusters.slurm is to be a mapping, not 4"),
+        ("env: null", "env cannot be null"),
+        ('env: {A: "x\\0y"}', "env.A is to be a text, without zero bytes"),
+        ("env: {A: {b: c}}", "env.A is to be a text"),
+        ("env: {'A=B': x}", "'A=B' cannot be the name of a variable"),
+        ("env: {'': x}", "'' cannot be the name of a variable"),
+        ("mounts: [[1]]", "mounts[0] is to be a text or a number, not [1]"),
+        ("mounts: ['']", "mounts[0] is empty"),
+        ("secrets: [[1]]", "secrets[0] is to be a text"),
+        ("clusters: {local: {gpus: [[1]]}}", "cluster.gpus[0] is to be a text"),
+        ('launch_name: "a\\0b"', "launch_name holds a zero byte"),
+        ("secrets: [CODE]\nenv: {CODE: x}", "env.CODE looks like a secret"),
+        ("env: {DB: 'postgres://u:word@host/x'}", "env.DB holds a secret"),
+        ("stages: {train: {env: {DB: 'postgres://u:word@host/x'}}}", "stages.train.env.DB holds a"),
+    ],
+)
+def test_each_mistake_in_a_file_is_one_message(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "launch.yaml").write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load(recipe_dir=tmp_path)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["/nonexistent/launch.yaml", "/tmp", "x" * 300])
+def test_a_persons_file_that_is_named_has_to_be_one(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAUNCHER_CONFIG", value)
+    with pytest.raises(ConfigError, match=r"LAUNCHER_CONFIG names .* where there is no file"):
+        load()
+    monkeypatch.setenv("LAUNCHER_CONFIG", os.devnull)
+    assert load().cluster.name == "local"
