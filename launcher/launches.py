@@ -6,9 +6,11 @@ well, its words are sorted by what they are: a launch, or stages of it.
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from launcher import registry
@@ -18,6 +20,7 @@ from launcher.errors import RecordError, UsageError, did_you_mean
 from launcher.recipe import find_recipe
 from launcher.records import LaunchRecords
 from launcher.render import short_path
+from launcher.status import chain_status
 from launcher.submission import launches_dir
 
 
@@ -35,9 +38,25 @@ def launches_folder(recipe: str | None, *, working_dir: Path) -> Path:
     return launches_dir(found, load_config({}, [], recipe_dir=found.directory))
 
 
-def launches_in(folder: Path) -> list[LaunchRecords]:
-    """Return the launches of a folder by name, which begins with the time: the latest is last."""
-    return [LaunchRecords(path.parent) for path in sorted(folder.glob("*/launch.json"))]
+def launches_in(folder: Path, recipe_dir: Path | None = None) -> list[LaunchRecords]:
+    """Return the launches of a folder, the latest last; those of one recipe, where it is given."""
+    told = [(_created_and_recipe(path), path.parent) for path in folder.glob("*/launch.json")]
+    return [
+        LaunchRecords(directory)
+        for (_, recipe), directory in sorted(told, key=lambda each: (each[0][0], each[1]))
+        if recipe_dir is None or recipe == str(recipe_dir)
+    ]
+
+
+def _created_and_recipe(path: Path) -> tuple[float, str | None]:
+    """Return when a launch was made and its recipe; of a damaged record, when it was written."""
+    try:
+        record = json.loads(path.read_bytes())
+        return float(record["created"]), str(record["recipe_dir"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        with suppress(OSError):
+            return path.stat().st_mtime, None
+        return 0.0, None
 
 
 def find_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> LaunchRecords:
@@ -50,18 +69,62 @@ def find_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> 
     if given is not None:
         return given
     folder = launches_folder(recipe, working_dir=working_dir)
-    names = [records.directory.name for records in launches_in(folder)]
+    if asked is not None and _may_be_name(asked) and (folder / asked / "launch.json").is_file():
+        return LaunchRecords(folder / asked)
+    launches = launches_of(recipe, working_dir=working_dir)
+    names = [records.directory.name for records in launches]
     if not names:
         raise UsageError(
-            f"there are no launches in {folder}. Give the folder that was printed at submission, "
-            "or --recipe DIR."
+            f"there are no launches {'of that recipe ' if recipe else ''}in {folder}. Give the "
+            "folder that was printed at submission, or --recipe DIR."
         )
-    if asked is not None and asked not in names:
+    if asked is not None:
         raise UsageError(
             f"there is no launch '{asked}' in {folder}.{did_you_mean(asked, names)} "
             f"The latest is {names[-1]}."
         )
-    return LaunchRecords(folder / (asked or names[-1]))
+    return launches[-1]
+
+
+def launches_of(recipe: str | None, *, working_dir: Path) -> list[LaunchRecords]:
+    """Return the launches of the recipe that is named or that the working directory is.
+
+    Where it is neither, those of all recipes that keep their launches with the default one. The
+    latest is last.
+
+    Raises:
+        LauncherError: as :func:`launches_folder`.
+    """
+    folder = launches_folder(recipe, working_dir=working_dir)
+    is_chosen = recipe is not None or (working_dir / "run.py").is_file()
+    chosen = find_recipe(recipe, working_dir=working_dir).directory if is_chosen else None
+    return launches_in(folder, chosen)
+
+
+def find_open_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> LaunchRecords:
+    """Return the launch that is named, else the only one that has not ended, else the latest.
+
+    Raises:
+        UsageError: there is none, or several have not ended.
+    """
+    if asked is not None:
+        return find_launch(asked, recipe, working_dir=working_dir)
+    still_open = [
+        records for records in launches_of(recipe, working_dir=working_dir) if _is_open(records)
+    ]
+    if len(still_open) > 1:
+        names = "".join(f"\n  {short_path(records.directory)}" for records in still_open)
+        raise UsageError(f"several launches have not ended. Name one of them:{names}")
+    return still_open[0] if still_open else find_launch(None, recipe, working_dir=working_dir)
+
+
+def _is_open(records: LaunchRecords) -> bool:
+    with suppress(RecordError):
+        if all(status.has_ended for status in chain_status(records)):
+            return False
+        cluster, _ = cluster_and_grace(records)
+        return not all(status.has_ended for status in chain_status(records, cluster))
+    return False
 
 
 def find_stages(

@@ -27,10 +27,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Cancel the launch; return the exit status."""
-    from launcher.launches import find_launch
+    from launcher.launches import find_open_launch
     from launcher.recipe import current_dir
 
-    records = find_launch(options.launch, options.recipe, working_dir=current_dir())
+    records = find_open_launch(options.launch, options.recipe, working_dir=current_dir())
     return cancel_launch(records, force=options.force)
 
 

@@ -12,7 +12,7 @@ from launcher.commands.cancel import cancel_launch
 from launcher.commands.status import show_status
 from launcher.config import load_config, to_record
 from launcher.errors import RecordError, UsageError
-from launcher.launches import find_launch, find_stages
+from launcher.launches import find_launch, find_open_launch, find_stages, launches_in
 from launcher.process import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
 
@@ -87,3 +87,57 @@ def test_words_are_a_launch_or_stages_of_it(records: LaunchRecords, tmp_path: Pa
         find_stages([launch, "fti"], None, working_dir=tmp_path)
     with pytest.raises(UsageError, match="two launches at once"):
         find_stages([launch, launch], None, working_dir=tmp_path)
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> dict[str, LaunchRecords]:
+    """Return launches of two recipes in one folder, by name, in the order they were made."""
+    made = {}
+    for number, (name, recipe) in enumerate([("zz", "a"), ("mm", "b"), ("aa", "a")]):
+        folder = tmp_path / recipe
+        folder.mkdir(exist_ok=True)
+        (folder / "run.py").touch()
+        records = made[name] = LaunchRecords.create(tmp_path / ".launches" / name)
+        files = {key: f"/nonexistent/fit.{key}" for key in ("output", "log", "metadata")}
+        records.write_launch(
+            {
+                "jobs": [{"stage": "fit", **files}],
+                "config": SETTINGS,
+                "created": 1e9 + number,
+                "recipe_dir": str(folder),
+            }
+        )
+    return made
+
+
+def asked(function: Any, recipe: Path, name: str | None = None) -> str:
+    folder = f"launches_dir: {recipe.parent / '.launches'}"
+    (recipe / "conf").mkdir(exist_ok=True)
+    (recipe / "conf" / "launch.yaml").write_text(folder)
+    found = function(name, str(recipe), working_dir=recipe.parent)
+    return str(found.directory.name)
+
+
+def test_the_latest_launch_is_the_recipes_and_the_last_that_was_made(
+    three: dict[str, LaunchRecords], tmp_path: Path
+) -> None:
+    names = [each.directory.name for each in launches_in(tmp_path / ".launches")]
+    assert names == ["zz", "mm", "aa"]
+    assert asked(find_launch, tmp_path / "a") == "aa"
+    assert asked(find_launch, tmp_path / "b") == "mm"
+    assert asked(find_launch, tmp_path / "b", "zz") == "zz"  # one that is named is that one
+    (three["mm"].directory / "launch.json").unlink()
+    with pytest.raises(UsageError, match="there are no launches of that recipe in"):
+        asked(find_launch, tmp_path / "b")
+
+
+def test_without_a_name_the_launch_that_has_not_ended_is_cancelled(
+    three: dict[str, LaunchRecords], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match=r"several launches have not ended[^!]*zz\n[^!]*aa$"):
+        asked(find_open_launch, tmp_path / "a")
+    end = {"state": "done", "reason": "", "exit_code": 0}
+    three["aa"].append("fit", "ended", **end)
+    assert asked(find_open_launch, tmp_path / "a") == "zz"
+    three["zz"].append("fit", "ended", **end)
+    assert asked(find_open_launch, tmp_path / "a") == "aa"  # which says that it has ended
