@@ -11,7 +11,7 @@ import os
 import sys
 
 from launcher.commands import COMMANDS
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, RecipeRefused, UsageError, did_you_mean
 from launcher.usage import HELP, USAGE
 
 TYPE_CHECKING = False  # not imported from typing, which takes as long as the rest
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return image(command_line[1:])
         if command in COMMANDS:
             return _on_launch(command, command_line[1:])
+        _refuse_unknown_command(command)
         return _run(command_line)
     except LauncherError as error:
         print(f"launcher: {error}", file=sys.stderr)
@@ -121,6 +122,35 @@ def split_arguments(argv: Sequence[str]) -> tuple[Namespace, list[str], list[str
     return options, settings, passed_on
 
 
+def _refuse_unknown_command(word: str) -> None:
+    """Refuse a first word that is nothing else: run.py of a recipe would only be puzzled by it."""
+    if not word or word == "run" or word.startswith("-") or "=" in word:
+        return
+    known = ["run", *COMMANDS, "image"]
+    raise UsageError(
+        f"there is no command '{word}'.{did_you_mean(word, known)} Commands: {', '.join(known)}; "
+        "run is meant when none is named. Stages follow --stages, a recipe follows --recipe."
+    )
+
+
+def _meant(passed_on: Sequence[str], refusal: str) -> str:
+    """Name the launcher's own option that was meant by a flag which run.py does not know."""
+    unknown = refusal.partition("unrecognized arguments:")[2].split()
+    own = [name for name in run_parser()._option_string_actions if name.startswith("--")]
+    for flag in dict.fromkeys(word.partition("=")[0] for word in passed_on if word in unknown):
+        hint = did_you_mean(flag, own) if flag.startswith("--") else ""
+        if hint:
+            return f"\n{flag} is no option of the launcher either.{hint}"
+        if flag.startswith("--"):
+            name = flag[2:].replace("-", "_")
+            return (
+                f"\n{flag} is no option of the launcher either: type python -m launcher --help. "
+                f"A setting of the cluster or of a stage is typed cluster.{name}=… or "
+                f"stages.NAME.{name}=…"
+            )
+    return ""
+
+
 def _run(command_line: list[str]) -> int:
     options, settings, passed_on = split_arguments(command_line)
 
@@ -130,7 +160,11 @@ def _run(command_line: list[str]) -> int:
     from launcher.recipe import current_dir
     from launcher.submission import submit
 
-    prepared = prepare(options, settings, passed_on, working_dir=current_dir())
+    try:
+        prepared = prepare(options, settings, passed_on, working_dir=current_dir())
+    except RecipeRefused as error:
+        meant = _meant(passed_on, str(error))
+        raise RecipeRefused(f"{error}{meant}", exit_status=error.exit_status) from error
     for notice in prepared.notices:
         print(f"launcher: note: {notice}", file=sys.stderr)
     if options.dry_run:
@@ -148,9 +182,11 @@ def _run(command_line: list[str]) -> int:
             folders=prepared.folders,
             notices=prepared.notices,
         )
+        from launcher.launch import where_it_runs
         from launcher.render import short_path
 
-        print(f"launch {short_path(records.directory)}", flush=True)
+        print(f"launch {short_path(records.directory)}")
+        print(f"  {where_it_runs(prepared.launch)}", flush=True)
         if isinstance(prepared.cluster, ForegroundCluster):
             return prepared.cluster.attend(records, interrupts)
         if options.follow:

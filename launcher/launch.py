@@ -178,6 +178,20 @@ def image_of(config: LaunchConfig, stage: str) -> str:
     return "gpu" if settings.num_gpus else "cpu"
 
 
+def where_it_runs(launch: Launch) -> str:
+    """Say in a line where the stages of a launch run: ``on slurm, in apptainer: cpu@sha256:…``."""
+    containers = dict.fromkeys(job.container.name for job in launch.jobs)
+    images = {job.pin.asked: job.pin for job in launch.jobs if job.pin is not None}
+    shown = []
+    for pin in images.values():
+        name, at, digest = pin.asked.partition("@sha256:")
+        named = pin.name if pin.name != pin.asked else name
+        shown.append(f"{named}{at}{digest[:12]}…" if at else pin.asked)
+    what = ", ".join(containers)
+    inside = "in no container" if what == "none" else f"in {what}: {', '.join(shown)}"
+    return f"on {launch.config.cluster.name}, {inside}"
+
+
 def image_cache(config: LaunchConfig) -> Path:
     """Return the folder of converted images."""
     if config.image_cache is not None:

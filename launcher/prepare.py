@@ -18,7 +18,13 @@ from launcher.launch import SNAPSHOT_DIR, Launch, build_launch, own_mounts
 from launcher.masking import mask_arguments
 from launcher.mounts import StageMounts, stage_mounts
 from launcher.plan import StagePlan, probe_plan
-from launcher.recipe import Recipe, default_python, find_recipe, recipe_arguments
+from launcher.recipe import (
+    Recipe,
+    check_framework,
+    default_python,
+    find_recipe,
+    recipe_arguments,
+)
 from launcher.snapshot import SnapshotPlan, plan_snapshot
 from launcher.stage_config import stage_config
 from launcher.stage_images import (
@@ -28,6 +34,9 @@ from launcher.stage_images import (
     resolve_pins,
 )
 from launcher.submission import free_directory
+
+# Listed by default, whether somebody has them or not.
+USUAL_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ def prepare(
         LauncherError: anything that was asked for cannot be had.
     """
     recipe = find_recipe(options.recipe, working_dir=working_dir)
+    check_framework(recipe)
     refuse_secrets(passed_on)
     settings = [*settings, *(["allow_unpinned=true"] if options.allow_unpinned else [])]
     choices = {"cluster": options.cluster, "container": options.container}
@@ -71,6 +81,9 @@ def prepare(
     stages = ["--stages", *options.stages] if options.stages else []
     plan = plan_stages(recipe, config, container, [*stages, *arguments])
     notices += unknown_stages(config, plan, settings)
+    notices += absent_secrets(config, os.environ)
+    if options.dry_run and (problem := container.problem()):
+        notices.append(f"{config.container.name} does not work here: {problem}")
     pins = resolve_pins(config, container, plan)
     directory = free_directory(recipe, config)
     in_container = container.image_format != ImageFormat.NONE
@@ -228,6 +241,9 @@ def unknown_stages(config: LaunchConfig, plan: StagePlan, typed: Sequence[str]) 
 
     A file has settings for all stages of a recipe, whichever are launched: there, only a name that
     is nearly one of this launch's is one.
+
+    Raises:
+        ConfigError: such a name was typed.
     """
     planned = [stage.name for stage in plan.stages]
     named = [setting.split(".")[1] for setting in typed if setting.startswith("stages.")]
@@ -236,12 +252,26 @@ def unknown_stages(config: LaunchConfig, plan: StagePlan, typed: Sequence[str]) 
         for name in config.stages
         if name not in planned and (name in named or did_you_mean(str(name), planned))
     ]
+    for name in others:
+        if name in named and (hint := did_you_mean(name, planned)):
+            raise ConfigError(
+                f"stages.{name}: there is no stage '{name}' in this launch.{hint} "
+                f"It has {', '.join(planned)}."
+            )
     if not others:
         return []
     return [
         f"settings for stages that are not in this launch: {', '.join(others)}. "
         f"It has {', '.join(planned)}."
     ]
+
+
+def absent_secrets(config: LaunchConfig, environ: Mapping[str, str]) -> list[str]:
+    """Return a warning for secrets that somebody listed, and that are not there to be passed on."""
+    absent = [name for name in config.secrets if name not in (*USUAL_SECRETS, *environ)]
+    if not absent:
+        return []
+    return [f"secrets that are not set here, so stages will lack them: {', '.join(absent)}"]
 
 
 def refuse_secrets(arguments: Sequence[str]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import UsageError
 
+_FRAMEWORK = re.compile(rb"\b(espnet3|egs3)\b")
 DEFAULT_RECIPE = Path("egs3/mini_an4/asr")
 # Each standard config and the flags that name it: today's, and older ones of ESPnet3.
 STANDARD_CONFIGS = {
@@ -93,6 +96,27 @@ def find_recipe(asked: str | None, *, working_dir: Path) -> Recipe:
     raise UsageError(
         f"{directory} is not a recipe: {what}. "
         "Give the folder of a recipe with --recipe DIR, or change into one."
+    )
+
+
+def check_framework(recipe: Recipe) -> None:
+    """See that a recipe is one of the stage framework before its ``run.py`` is asked for its plan.
+
+    Any other script would not tell a plan: it would do its work, here and now.
+
+    Raises:
+        UsageError: neither ``run.py`` nor a module beside it mentions the framework.
+    """
+    folder = recipe.directory
+    files = [folder / "run.py", *folder.glob("*.py"), *folder.glob("src/*.py")]
+    for file in dict.fromkeys(files):
+        with suppress(OSError):
+            if _FRAMEWORK.search(file.read_bytes()):
+                return
+    raise UsageError(
+        f"{folder / 'run.py'} does not use the stage framework: neither it nor a module beside it "
+        "imports espnet3 or egs3. The launcher would run it to learn its stages, and it would do "
+        "its work instead. docs/adding-a-recipe.md shows what a recipe looks like."
     )
 
 

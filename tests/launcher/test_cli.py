@@ -61,6 +61,14 @@ def test_split_arguments(
         (["cluster.poll_s=[1"], "is not a setting"),
         (["launches_dir='~nosuchuser/x'"], "launches_dir=~nosuchuser/x: Could not determine home"),
         (["--recipe", "nowhere"], "nowhere is not a recipe: no such folder"),
+        (["sttaus"], "there is no command 'sttaus'. Did you mean 'status'?"),
+        (["train", "--dry-run"], "there is no command 'train'. Commands: run, status"),
+        (
+            ["--stgaes", "fit"],
+            "--stgaes is no option of the launcher either. Did you mean '--stages'",
+        ),
+        (["--partition", "main"], "is typed cluster.partition=… or stages.NAME.partition=…"),
+        (["stages.scoer.mem_gb=1"], "no stage 'scoer' in this launch. Did you mean 'score'?"),
     ],
 )
 def test_a_mistake_is_one_message(
@@ -258,3 +266,26 @@ def test_help_costs_at_most_three_times_an_empty_python() -> None:
             subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True)
             best[name] = min(best[name], time.perf_counter() - start)
     assert best["help"] <= 3 * best["pass"], best
+
+
+def test_a_script_that_is_no_recipe_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.py").write_text("from pathlib import Path\nPath('trained').touch()\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["--dry-run", "--container", "none"]) == 2
+    assert "run.py does not use the stage framework" in capsys.readouterr().err
+    assert not (tmp_path / "trained").exists()
+
+
+def test_what_will_be_missing_is_said_at_once(
+    recipe_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(recipe_dir)
+    monkeypatch.setenv("DEPLOY_KEY", "x")
+    asked = ["--dry-run", "--container", "docker", "container.executable=/nonexistent/docker"]
+    pin = "image=a.example/cpu@sha256:" + "d" * 64
+    assert main([*asked, pin, "secrets=[HF_TOKN,HF_TOKEN,DEPLOY_KEY]"]) == 0
+    said = capsys.readouterr().err
+    assert "secrets that are not set here, so stages will lack them: HF_TOKN\n" in said
+    assert "docker does not work here: there is no program '/nonexistent/docker' here" in said
