@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from launcher.printable import harmless
+
 _TAIL_BYTES = 64 * 1024
 _MAX_REASON_LINES = 14
 # The head of an ESPnet3 log record: [host] 2026-11-22 14:03:00 UTC (file.py:12) INFO:<tab>[stage]
@@ -16,7 +18,8 @@ _RECORD_HEAD = re.compile(
 _METADATA_FILE = "logging_utils.py"
 _CONFIG = "Config "
 _ENDING = re.compile(r"=== \[(FAILED|INTERRUPTED)\] stage: ")
-_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+# Colours and the like (CSI), and titles of windows and links (OSC).
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?")
 
 
 def last_line(path: Path) -> str:
@@ -80,4 +83,4 @@ def _tail(path: Path, num_bytes: int) -> list[str]:
     if size > num_bytes:
         lines = lines[1:]  # the first one is cut
     shown = (line.rstrip("\r").rpartition("\r")[2] for line in lines)
-    return [_TERMINAL_CODES.sub("", line).rstrip() for line in shown]
+    return [harmless(_TERMINAL_CODES.sub("", line)).rstrip() for line in shown]

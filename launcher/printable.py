@@ -1,8 +1,11 @@
-"""Names of files as people and records get them."""
+"""Texts of others, as people and records get them: names of files, and what stages print."""
 
 from __future__ import annotations
 
 import os
+import re
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def printable(name: str) -> str:
@@ -11,3 +14,12 @@ def printable(name: str) -> str:
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def harmless(text: str) -> str:
+    """Return a text in which nothing is left that a terminal would obey.
+
+    Tabs and line breaks stay; other control characters stand as escapes (``\\x1b``), so that a
+    stage can neither clear the screen nor set the title of the window in which its end is shown.
+    """
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)

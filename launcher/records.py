@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import RecordError
+from launcher.printable import harmless
 
 SCHEMA = 1
 LAUNCH = "launch"
@@ -92,7 +93,7 @@ class LaunchRecords:
         path = self.directory / "launch.json"
         try:
             record = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise RecordError(f"{path} cannot be read as a launch record: {error}") from error
         if not isinstance(record, dict) or record.get("schema") != SCHEMA:
             raise RecordError(f"{path} is not a launch record of schema {SCHEMA}")
@@ -100,6 +101,11 @@ class LaunchRecords:
         texts = dict.fromkeys(_JOB_FIELDS, str)
         if not jobs or not isinstance(jobs, list) or not all(_has(job, texts) for job in jobs):
             raise RecordError(f"{path} is damaged: its list of jobs is not whole")
+        if len({job["stage"] for job in jobs}) < len(jobs):
+            raise RecordError(f"{path} is damaged: a stage stands in its list of jobs twice")
+        launcher = record.get("launcher")
+        if launcher is not None and not _has(launcher, _PROCESS_FIELDS):
+            raise RecordError(f"{path} is damaged: it does not tell which process made it")
         return record
 
     def append(self, journal: str, event: str, **fields: Any) -> None:
@@ -147,7 +153,7 @@ def _private(path: str, flags: int) -> int:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not _has(event, {"time": _NUMBER, "event": str}):
         return None
@@ -157,7 +163,10 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         and (process is None or _has(process, _PROCESS_FIELDS))
         and isinstance(event.get("attempt", 0), int)
     )
-    return dict(event) if is_whole else None
+    if not is_whole:
+        return None
+    reason = event.get("reason")  # it may quote a stage
+    return {**event, "reason": harmless(reason)} if isinstance(reason, str) else dict(event)
 
 
 def _has(value: Any, types: Mapping[str, Any]) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import status as states
 from launcher.output import last_line
+from launcher.printable import harmless
 from launcher.results import read_metadata
 from launcher.stage_files import locate_output
 from launcher.status import JobStatus, chain_status
@@ -102,7 +103,7 @@ class Row:
     def message(self) -> str:
         """What the stage said when it ended early: why, and what it saved."""
         ending = self.recorded.get("exit")
-        return str(ending.get("message") or "") if isinstance(ending, dict) else ""
+        return harmless(str(ending.get("message") or "")) if isinstance(ending, dict) else ""
 
     @cached_property
     def recorded(self) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from launcher.printable import harmless
+
 # Error rates are reported in percent.
 _PERCENT = ("WER", "CER", "TER", "SER", "EER", "PER")
 
@@ -22,7 +24,7 @@ def read_metadata(path: Path, *, not_before: float) -> dict[str, Any]:
         if path.stat().st_mtime < not_before:
             return {}
         metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return metadata if isinstance(metadata, dict) else {}
 
@@ -57,7 +59,7 @@ def _figures(
 
 def _format(metric: str, value: float | str) -> str:
     if isinstance(value, (str, bool)):
-        return str(value)
+        return harmless(str(value))
     if metric.upper().endswith(_PERCENT):
         # One decimal, two where one would show a small rate as nothing.
         return f"{value:.1f} %" if value == 0 or value >= 1 else f"{value:.2f} %"

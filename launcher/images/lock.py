@@ -87,6 +87,10 @@ def read_lock(path: Path) -> dict[str, LockEntry]:
     except yaml.YAMLError as error:
         what = " ".join(str(error).split())
         raise ImageError(f"{path}: the image lock file is not YAML: {what}") from error
+    except RecursionError:
+        raise ImageError(f"{path}: the image lock file is nested without end") from None
+    except ValueError as error:  # a date that there is not
+        raise ImageError(f"{path}: the image lock file cannot be read: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -199,6 +203,9 @@ def _refuse_twins(node: Any) -> None:
         return
     seen = set()
     for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode):
+            problem = "a name is to be a text"
+            raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
         if key.value in seen:
             problem = f"'{key.value}' stands there twice"
             raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)

@@ -93,7 +93,8 @@ def test_a_chain_runs_on_without_its_launcher(recipe_dir: Path, launcher) -> Non
     done = launcher(cwd=recipe_dir)
     assert done.returncode == 0, done.stderr
     assert "score            job" in done.stdout
-    assert done.stdout.splitlines()[2].endswith("after prepare")
+    assert done.stdout.splitlines()[1] == "  on local, in no container"
+    assert done.stdout.splitlines()[3].endswith("after prepare")
     records = the_launch(recipe_dir)
     assert time.monotonic() - start < 15  # and has not waited for the chain
     ended = wait_for_all(records)
@@ -196,6 +197,7 @@ def test_control_c_right_after_the_first_line_cancels_the_launch(recipe_dir: Pat
     with process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("launch ")
+        assert process.stdout.readline() == "  on local, in no container\n"
         process.send_signal(signal.SIGINT)
         said = process.stdout.read()
     assert process.returncode == 130

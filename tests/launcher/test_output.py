@@ -100,3 +100,12 @@ def test_figures_are_grouped_by_metric_and_rates_are_in_percent() -> None:
 def test_the_stage_does_not_take_itself_for_a_submitit_job() -> None:
     inherited = {"A": "1", "HOME": "/h", "SUBMITIT_EXECUTOR": "local", "SUBMITIT_LOCAL_JOB_ID": "7"}
     assert job_environment(inherited) == {"A": "1", "HOME": "/h", "SUBMITIT_LOCAL_JOB_ID": "7"}
+
+
+def test_nothing_that_a_stage_prints_is_obeyed_by_the_terminal_that_shows_it(
+    tmp_path: Path,
+) -> None:
+    output = tmp_path / "train.out"
+    output.write_bytes(b"\x1b[31mred\x1b[0m \x1b[2J\x1b]0;title\x07 bell\x07 \xc2\x9b5m \x1bc\n")
+    assert last_line(output) == r"red  bell\x07 \x9b5m \x1bc"
+    assert failure_lines(output) == [r"red  bell\x07 \x9b5m \x1bc"]

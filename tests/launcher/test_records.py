@@ -190,3 +190,33 @@ def test_exit_status_in_words() -> None:
     assert exit_reason(3) == "exit status 3"
     assert exit_reason(137) == "killed by SIGKILL"
     assert exit_reason(255) == "exit status 255"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ({"launcher": 3}, "does not tell which process made it"),
+        ({"launcher": {"pid": 3}}, "does not tell which process made it"),
+        ({"jobs": 2}, "a stage stands in its list of jobs twice"),
+        ("[" * 100_000, "cannot be read as a launch record"),
+    ],
+)
+def test_a_damaged_launch_is_one_message(hostile_path: Path, damage: Any, message: str) -> None:
+    records = LaunchRecords.create(hostile_path / "launch")
+    job = dict.fromkeys(("stage", "output", "log", "metadata"), "fit")
+    if isinstance(damage, str):
+        (records.directory / "launch.json").write_text(damage)
+    else:
+        records.write_launch({"jobs": [job] * damage.pop("jobs", 1), **damage})
+    with pytest.raises(RecordError, match=message):
+        records.read_launch()
+
+
+def test_an_event_is_shown_without_what_a_terminal_would_obey(hostile_path: Path) -> None:
+    records = LaunchRecords.create(hostile_path / "launch")
+    records.append("fit", "ended", state="failed", reason="\x1b]0;T\x07 \ud800", exit_code=1)
+    with (records.directory / "events" / "fit.jsonl").open("a") as journal:
+        journal.write("[" * 100_000 + "\n")
+    events, damaged = records.events_and_damage("fit")
+    assert [event["reason"] for event in events] == [r"\x1b]0;T\x07 \ud800"]
+    assert damaged == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -130,3 +131,20 @@ def test_a_lock_file_that_cannot_be_written_stays_as_it_was(small_disk: Path) ->
 def test_a_name_that_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match=r"'\.\./x' cannot be the name of an image"):
         update_lock(tmp_path / "images.lock.yaml", "../x", LOCAL)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "? [a]\n: {digest: x}",
+        "cpu: {? [x] : 3}",
+        "cpu: &x {inputs: *x}",
+        "[" * 2000,
+        "cpu: {built: 2026-13-45}",
+    ],
+)
+def test_what_yaml_makes_of_odd_files_is_one_message(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "images.lock.yaml"
+    path.write_text(text)
+    with pytest.raises(ImageError, match=re.escape(str(path))):
+        read_lock(path)
