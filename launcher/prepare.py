@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -30,6 +31,7 @@ from launcher.stage_config import stage_config
 from launcher.stage_images import (
     changed_image_inputs,
     missing_image,
+    named_images,
     resolve_pin_of,
     resolve_pins,
 )
@@ -172,6 +174,9 @@ def choose(
         LauncherError: no runtime works here, and the cluster does not run stages on the host.
     """
     config = load_config(choices, settings, recipe_dir=recipe.directory)
+    typed = [each for each in settings if re.match(r"(stages\.\w+\.)?image=(?!auto$)", each)]
+    if config.container.name == "none" and typed:
+        raise ConfigError(f"stages run on the host with --container none: leave out {typed[0]}")
     if config.container.name != "auto":
         return config, _runtime(config), []
     cluster = registry.load("clusters", config.cluster.name).Implementation
@@ -196,6 +201,11 @@ def choose(
             f"no container runtime works here, and on {config.cluster.name} stages run in one:\n"
             f"{told}\nWhere only the nodes have one, name it: --container apptainer. "
             "--container none runs stages on the nodes themselves."
+        )
+    if images := named_images(config):
+        raise LauncherError(
+            f"stages are to run in {', '.join(images)}, and cannot:\n{told}\n"
+            "--container none runs them on this machine itself."
         )
     host = with_container("none")
     notice = (

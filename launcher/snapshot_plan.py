@@ -105,7 +105,9 @@ def plan_snapshot(
         for top, tree in zip(tops, trees, strict=True)
         for target in tree.mounts
     ]
-    notices += _about_recipes(mode, writable, entries)
+    in_git = [root.path for root in found if root.mode == "git"]
+    recipes = [folder for folder in writable if any(folder.is_relative_to(each) for each in in_git)]
+    notices += _about_recipes(mode, recipes, entries)
     if len(mounts) > MANY_MOUNTS:
         notices.append(_about_mounts(mounts))
     return SnapshotPlan(

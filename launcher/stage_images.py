@@ -13,6 +13,7 @@ from launcher.images.source import LOCK_FILE
 from launcher.launch import image_of
 from launcher.plan import StagePlan
 from launcher.render import short_path
+from launcher.stage_config import stage_config
 
 
 def resolve_pins(
@@ -25,9 +26,26 @@ def resolve_pins(
     """
     if container.image_format == ImageFormat.NONE:
         return {}
-    return {
-        stage.name: resolve_pin_of(config, image_of(config, stage.name)) for stage in plan.stages
-    }
+    return {stage.name: _pin_of_stage(config, stage.name) for stage in plan.stages}
+
+
+def _pin_of_stage(config: LaunchConfig, stage: str) -> ImagePin:
+    try:
+        return resolve_pin_of(config, image_of(config, stage))
+    except ImageError as error:
+        settings = stage_config(config, stage)
+        if settings.image != "auto" or not settings.num_gpus:
+            raise
+        raise ImageError(
+            f"{stage} asks for GPUs, so image=auto takes 'gpu', and {error}\n"
+            f"Or name another image for it: stages.{stage}.image=cpu"
+        ) from error
+
+
+def named_images(config: LaunchConfig) -> list[str]:
+    """Return the images that settings name, for all stages or for one."""
+    stages = [stage_config(config, str(stage)).image for stage in config.stages]
+    return [image for image in dict.fromkeys([config.image, *stages]) if image != "auto"]
 
 
 def resolve_pin_of(config: LaunchConfig, image: str) -> ImagePin:

@@ -6,8 +6,9 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from launcher import guard
 from launcher.clusters.base import Cluster, SweepingCluster
@@ -49,12 +50,12 @@ def free_directory(recipe: Recipe, config: LaunchConfig) -> Path:
         directory = parent / config.launch_name
         if directory.parent != parent or config.launch_name in (".", "..") or not directory.name:
             raise ConfigError(f"launch_name={config.launch_name} cannot be the name of a folder")
-        if directory.exists():
+        if os.path.lexists(directory):
             raise ConfigError(
                 f"there is a launch of that name already: {directory}. Choose another launch_name."
             )
         return directory
-    label = re.sub(r"[^A-Za-z0-9_.]+", "-", recipe.label).strip("-.") or "recipe"
+    label = re.sub(r"[^A-Za-z0-9_.]+", "-", recipe.label).strip("-.")[:80] or "recipe"
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
     attempt = 1
     while (directory := parent / (name if attempt == 1 else f"{name}-{attempt}")).exists():
@@ -86,29 +87,41 @@ def submit(
         RecordError: the launch directory cannot be written, or another launch has just made it.
     """
     records = LaunchRecords.create(launch.directory)
-    prepare_directory(launch.directory, folders)
-    copy_code(launch.directory)
-    snapshot_record = take_snapshot(snapshot)
-    records.write_launch(
-        {
-            "id": records.directory.name,
-            "created": time.time(),
-            "launcher": ProcessId.of(os.getpid()).to_record(),
-            "command_line": mask_arguments(command_line),
-            "working_dir": str(Path.cwd()),
-            "recipe_dir": str(launch.recipe.directory),
-            "code_root": str(launch.recipe.code_root),
-            "git": git_state(launch.recipe.code_root),
-            "versions": versions(),
-            "config": to_record(launch.config),
-            "plan": launch.plan.to_record(),
-            "jobs": [job.to_record() for job in launch.jobs],
-            "snapshot": snapshot_record,
-            "notices": list(notices),
-        }
-    )
+    try:
+        prepare_directory(launch.directory, folders)
+        copy_code(launch.directory)
+        snapshot_record = take_snapshot(snapshot)
+        records.write_launch(_record(launch, records, command_line, snapshot_record, notices))
+    except BaseException:
+        shutil.rmtree(launch.directory, ignore_errors=True)  # nothing half-written
+        raise
     _submit_jobs(launch, cluster, records)
     return records
+
+
+def _record(
+    launch: Launch,
+    records: LaunchRecords,
+    command_line: Sequence[str],
+    snapshot_record: Mapping[str, Any],
+    notices: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "id": records.directory.name,
+        "created": time.time(),
+        "launcher": ProcessId.of(os.getpid()).to_record(),
+        "command_line": mask_arguments(command_line),
+        "working_dir": str(Path.cwd()),
+        "recipe_dir": str(launch.recipe.directory),
+        "code_root": str(launch.recipe.code_root),
+        "git": git_state(launch.recipe.code_root),
+        "versions": versions(),
+        "config": to_record(launch.config),
+        "plan": launch.plan.to_record(),
+        "jobs": [job.to_record() for job in launch.jobs],
+        "snapshot": snapshot_record,
+        "notices": list(notices),
+    }
 
 
 def _submit_jobs(launch: Launch, cluster: Cluster, records: LaunchRecords) -> None:
@@ -156,7 +169,10 @@ def prepare_directory(directory: Path, folders: Sequence[Path]) -> None:
             (directory / name).mkdir(mode=0o700)
         shutil.copyfile(guard.__file__, directory / INSIDE_DIR / "guard.py")
     except OSError as error:
-        raise RecordError(f"cannot write {error.filename}: {error.strerror}") from error
+        where = error.filename if error.filename != guard.__file__ else directory
+        raise RecordError(
+            f"cannot write {where}: {error.strerror}. Choose another folder with launches_dir=PATH."
+        ) from error
 
 
 def cancel(

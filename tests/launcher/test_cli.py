@@ -289,3 +289,27 @@ def test_what_will_be_missing_is_said_at_once(
     said = capsys.readouterr().err
     assert "secrets that are not set here, so stages will lack them: HF_TOKN\n" in said
     assert "docker does not work here: there is no program '/nonexistent/docker' here" in said
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["--container", "none", "image=cpu"], "leave out image=cpu"),
+        (["--container", "none", "stages.fit.image=cpu"], "leave out stages.fit.image=cpu"),
+        (["container=auto", "image=debian:12"], "stages are to run in debian:12, and cannot:"),
+        (
+            ["--container", "docker", "resources.gpus_per_node=1"],
+            "prepare asks for GPUs, so image=auto takes 'gpu', and the image 'gpu' is not pinned",
+        ),
+    ],
+)
+def test_an_image_that_was_named_is_never_dropped(
+    asked: list[str],
+    message: str,
+    recipe_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(recipe_dir)
+    assert main([*asked, "--dry-run"]) != 0
+    assert message in capsys.readouterr().err

@@ -237,3 +237,11 @@ def test_git_state(hostile_path: Path) -> None:
     changed = git_state(hostile_path)
     assert changed is not None
     assert len(changed["changed_files"]) == 1
+
+
+def test_a_launch_that_cannot_be_written_leaves_nothing(recipe_dir: Path, small_disk: Path) -> None:
+    launch = make_launch(recipe_dir)
+    launch = replace(launch, directory=small_disk / "launches" / "one")
+    with pytest.raises(RecordError, match=rf"{re.escape(str(small_disk))}.*No space left"):
+        submit_to(FakeCluster(3), launch)
+    assert list((small_disk / "launches").iterdir()) == []
