@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_unknown_command(command)
         return _run(command_line)
     except LauncherError as error:
-        print(f"launcher: {error}", file=sys.stderr)
+        from launcher.typed import as_typed
+
+        print(f"launcher: {as_typed(str(error))}", file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
         if error.name not in _LIBRARIES:
@@ -155,18 +157,20 @@ def _run(command_line: list[str]) -> int:
     options, settings, passed_on = split_arguments(command_line)
 
     from launcher.clusters.base import ForegroundCluster
-    from launcher.interrupts import INTERRUPTED, counted_interrupts
+    from launcher.interrupts import INTERRUPTED, counted_interrupts, orderly_end
     from launcher.prepare import check, prepare
     from launcher.recipe import current_dir
     from launcher.submission import submit
+    from launcher.typed import as_typed
 
     try:
-        prepared = prepare(options, settings, passed_on, working_dir=current_dir())
+        with orderly_end():
+            prepared = prepare(options, settings, passed_on, working_dir=current_dir())
     except RecipeRefused as error:
         meant = _meant(passed_on, str(error))
         raise RecipeRefused(f"{error}{meant}", exit_status=error.exit_status) from error
     for notice in prepared.notices:
-        print(f"launcher: note: {notice}", file=sys.stderr)
+        print(f"launcher: note: {as_typed(notice)}", file=sys.stderr)
     if options.dry_run:
         from launcher.dry_run import describe
 

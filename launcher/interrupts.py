@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 INTERRUPTED = 130  # exit status, as a shell has it
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupts:
@@ -35,3 +36,24 @@ def counted_interrupts() -> Iterator[Interrupts]:
         yield interrupts
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def orderly_end() -> Iterator[None]:
+    """While it is entered, SIGTERM and SIGHUP end the process as an exception does.
+
+    What it has made for its own use, such as temporary folders, is then removed.
+    """
+
+    def end(signum: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + signum)
+
+    # What is ignored (nohup), or has a handler already, stays so.
+    ours = [each for each in _ENDS if signal.getsignal(each) is signal.SIG_DFL]
+    for each in ours:
+        signal.signal(each, end)
+    try:
+        yield
+    finally:
+        for each in ours:
+            signal.signal(each, signal.SIG_DFL)

@@ -125,7 +125,11 @@ class LinkFollower:
             )
         for link in links:
             if not self._is_covered(f"{target}/{link}", f"{source}/{link}"):
-                self._mount(f"{target}/{link}", os.path.realpath(f"{source}/{link}"))
+                try:
+                    led_to = os.path.realpath(f"{source}/{link}")
+                except OSError:  # /proc/1/root
+                    continue  # who may not look there on the host may not in a container either
+                self._mount(f"{target}/{link}", led_to)
                 if len(self.places) > self._merged + MANY_MOUNTS:
                     self._merge()
                     self._merged = len(self.places)

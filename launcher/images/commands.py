@@ -66,7 +66,7 @@ def _build(options: Namespace) -> int:
     engine = load_engine(options.engine)
     begun = time.monotonic()
     image = build(engine, source, base=options.base, pull=options.pull, say=_say)
-    print(
+    _print(
         f"built {source.name}: {image.image_id}, {_gigabytes(image.size_bytes)}, "
         f"{time.monotonic() - begun:.0f} s, by {engine.version()}\n"
         "To use it elsewhere, push it; then pin it:\n"
@@ -98,9 +98,10 @@ def _push(options: Namespace) -> int:
         if is_new:  # or it would look as if it were there
             engine.remove(reference)
         raise
-    print(
+    _print(
         f"pushed {options.name}: {to.repository}@{digest}, {time.monotonic() - begun:.0f} s\n"
-        f"To pin it:\n  python -m launcher image pin {options.name}"
+        "To pin it:\n"
+        f"  python -m launcher image pin {options.name} {to.repository}@{digest}"
     )
     return 0
 
@@ -109,11 +110,13 @@ def _pin(options: Namespace) -> int:
     from launcher.images.lock import read_lock, update_lock
     from launcher.images.pinning import entry_for, with_checksums
 
-    entry = entry_for(options.name, options.reference, options.engine, _say)
+    previous = read_lock(options.lock).get(options.name)
+    repository = previous.repository if previous is not None else None
+    entry = entry_for(options.name, options.reference, options.engine, _say, repository=repository)
     entry = with_checksums(
         options.name,
         entry,
-        read_lock(options.lock).get(options.name),
+        previous,
         [ImageFormat.SIF] * options.sif + [ImageFormat.SQSH] * options.sqsh,
         options.cache,
         _say,
@@ -121,7 +124,7 @@ def _pin(options: Namespace) -> int:
     update_lock(options.lock, options.name, entry)
     print(f"pinned {options.name}: {entry.pin(options.name).asked}\n  in {options.lock}")
     if entry.repository is None:
-        print(
+        _print(
             "It was never pushed: no other machine can fetch it. To share it:\n"
             f"  python -m launcher image push {options.name} --to REGISTRY/REPOSITORY\n"
             f"  python -m launcher image pin {options.name}"
@@ -157,6 +160,8 @@ def _verify(options: Namespace) -> int:
     from launcher.images.inventory import look_up
 
     entries = _entries(options)
+    if not entries:
+        print(f"nothing is pinned in {options.lock}")
     bad = 0
     for name, entry in entries.items():
         print(f"{name}  {entry.pin(name).asked}")
@@ -167,7 +172,7 @@ def _verify(options: Namespace) -> int:
         changed = _changed(name, entry, options.lock)
         if changed:
             print(f"  changed since it was built: {', '.join(changed)}")
-            print(f"    python -m launcher image build {name}")
+            _print(f"    python -m launcher image build {name}")
     return 1 if bad else 0
 
 
@@ -208,6 +213,12 @@ def _entries(options: Namespace) -> dict[str, LockEntry]:
                 f"Pinned there: {known}."
             )
     return {name: entries[name] for name in options.names or entries}
+
+
+def _print(text: str) -> None:
+    from launcher.typed import as_typed
+
+    print(as_typed(text))
 
 
 def _changed(name: str, entry: LockEntry, lock_file: Path) -> list[str]:

@@ -20,7 +20,14 @@ _TAKERS = {
 }
 
 
-def entry_for(name: str, reference: str | None, engine_name: str, say: Say) -> LockEntry:
+def entry_for(
+    name: str,
+    reference: str | None,
+    engine_name: str,
+    say: Say,
+    *,
+    repository: str | None = None,
+) -> LockEntry:
     """Return the entry for an image as it is now.
 
     Args:
@@ -29,6 +36,7 @@ def entry_for(name: str, reference: str | None, engine_name: str, say: Say) -> L
             was built last.
         engine_name: ``docker``, ``podman`` or ``auto``.
         say: takes the lines that say how it goes on.
+        repository: which is meant where it was pushed to several, and none is named.
 
     Raises:
         ImageError: it cannot be found, or its digest cannot be told.
@@ -36,7 +44,7 @@ def entry_for(name: str, reference: str | None, engine_name: str, say: Say) -> L
     if reference is None:
         engine = load_engine(engine_name)
         built = latest_build(engine, name)
-        return lock_entry(built, _where_it_is(engine, name, built))
+        return lock_entry(built, _where_it_is(engine, name, built, repository))
     if is_digest(reference):
         local = load_engine(engine_name).inspect(reference)
         if local is None:
@@ -94,7 +102,9 @@ def with_checksums(
     return entry
 
 
-def _where_it_is(engine: Engine, name: str, image: LocalImage) -> Reference | None:
+def _where_it_is(
+    engine: Engine, name: str, image: LocalImage, preferred: str | None
+) -> Reference | None:
     """Return the reference by which a registry has an image; None if it was never pushed.
 
     Raises:
@@ -103,6 +113,8 @@ def _where_it_is(engine: Engine, name: str, image: LocalImage) -> Reference | No
     repositories = {parse_reference(each).repository for each in image.repo_digests}
     if not repositories:
         return None
+    if preferred in repositories:
+        repositories = {preferred}
     if len(repositories) > 1:
         known = "\n  ".join(sorted(image.repo_digests))
         raise ImageError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from launcher.cli import command_parser, main, run_parser, split_arguments
 from launcher.commands import COMMANDS
+from launcher.typed import as_typed
 from launcher.usage import HELP
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -313,3 +315,43 @@ def test_an_image_that_was_named_is_never_dropped(
     monkeypatch.chdir(recipe_dir)
     assert main([*asked, "--dry-run"]) != 0
     assert message in capsys.readouterr().err
+
+
+def test_commands_in_messages_work_where_they_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "type python -m launcher status"
+    folder = tmp_path / "en v" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "python").symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(folder / "python"))
+    monkeypatch.setenv("PATH", str(folder))
+    assert as_typed(said) == said
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert as_typed(said) == f"type '{folder}/python' -m launcher status"
+    monkeypatch.chdir(tmp_path)
+    assert as_typed(said) == "type 'en v/bin/python' -m launcher status"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_launcher_that_is_ended_while_it_plans_leaves_nothing(
+    signum: signal.Signals, recipe_dir: Path, tmp_path: Path
+) -> None:
+    run_py = recipe_dir / "run.py"
+    begun, temporary = tmp_path / "begun", tmp_path / "tmp"
+    temporary.mkdir()
+    wait = f"import time, pathlib\npathlib.Path({str(begun)!r}).touch()\ntime.sleep(60)\n"
+    run_py.write_text(wait + run_py.read_text())
+    with subprocess.Popen(
+        [sys.executable, "-m", "launcher", "--dry-run"],
+        cwd=recipe_dir,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(temporary)},
+        stderr=subprocess.PIPE,
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not begun.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert list(temporary.iterdir())
+        process.send_signal(signum)
+    assert process.returncode == 128 + signum
+    assert list(temporary.iterdir()) == []

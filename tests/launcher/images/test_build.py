@@ -143,6 +143,10 @@ def test_an_image_of_several_repositories_is_not_guessed(pinning_engine: FakeEng
     assert f"a/cpu@{DIGEST}\n  b/cpu@{OTHER_DIGEST}" in str(caught.value)
     pinning_engine.local[names[1]] = image
     assert pinning.entry_for("cpu", names[1], "auto", ignore).digest == OTHER_DIGEST
+    same = names[1].partition("@")[0]  # where it is pinned already
+    pinning_engine.registry[names[1]] = image
+    entry = pinning.entry_for("cpu", None, "auto", ignore, repository=same)
+    assert (entry.repository, entry.digest) == (same, OTHER_DIGEST)
 
 
 def test_a_tag_is_looked_up_in_its_registry_even_if_it_is_here(pinning_engine: FakeEngine) -> None:

@@ -1,0 +1,25 @@
+"""How the launcher is typed here: messages say ``python -m launcher`` of this interpreter."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+
+_SAID = "python -m launcher"
+
+
+def as_typed(text: str) -> str:
+    """Return a message with the commands in it as they work in this shell.
+
+    Outside of the environment, ``python`` is another one, which has no launcher.
+    """
+    if _SAID not in text or shutil.which("python") == sys.executable:
+        return text
+    try:
+        below = os.path.relpath(sys.executable)
+    except OSError:  # the working directory is gone
+        below = ".."
+    python = sys.executable if below.startswith("..") else below
+    return text.replace(_SAID, f"{shlex.quote(python)} -m launcher")
