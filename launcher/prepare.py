@@ -210,7 +210,7 @@ def choose(
     host = with_container("none")
     notice = (
         f"stages run on this machine itself, in no container:\n{told}\n"
-        "  --container none says that this is what you want."
+        "  Add --container none and it is not said again."
     )
     return host, _runtime(host), [notice]
 
