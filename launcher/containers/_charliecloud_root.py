@@ -9,20 +9,23 @@ a user and a mount namespace, as ``ch-run`` does once more, and in it the folder
 - ``mounts/<N>``: the N-th mount, read-only where it is to be.
 
 It then becomes ``ch-run``, started in that folder. A squashfs image is first unpacked into FOLDER,
-once for all runs.
+once for all runs. What was unpacked is sealed: a digest over name, mode, size, times and inode of
+each entry, whose time of change (ctime) no program can set. Before each run that digest is taken
+again; where it differs, somebody has been at the files, and the image is unpacked anew.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,27 +63,87 @@ def unpacked(image: Path, folder: Path) -> Path:
     Its name holds size and time of the file: another file of the same name is unpacked anew.
 
     Raises:
-        OSError: it cannot be read or unpacked.
+        OSError: it cannot be read or unpacked; or others may put what they like in its place.
     """
     if image.is_dir():
         return image
     found = image.stat()
-    root = folder / f"{image.name}.{found.st_size:x}-{found.st_mtime_ns:x}.root"
-    if root.is_dir():
-        return root
+    whole = folder / f"{image.name}.{found.st_size:x}-{found.st_mtime_ns:x}.unpacked"
+    if problem := _open_to_others(folder):
+        raise PermissionError(f"images are unpacked in {folder}, and {problem}")
+    if _is_dir_of_ours(whole):
+        if _read_seal(whole) == seal(whole / "root"):
+            return whole / "root"
+        aside = whole.with_name(f"{whole.name}.changed-{time.time_ns():x}")
+        whole.rename(aside)
+        print(
+            "charliecloud: the unpacked image was changed since it was made, and is made anew. "
+            f"The changed one is {aside}; delete it when no stage runs in it.",
+            file=sys.stderr,
+        )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with tempfile.TemporaryDirectory(prefix=f".{image.name}.", dir=folder) as making:
-        new = Path(making, "root")
+        new = Path(making, "whole")
+        new.mkdir()
         command = ["unsquashfs", "-quiet", "-no-progress", "-no-xattrs", "-dest"]
-        command += [str(new), str(image)]
+        command += [str(new / "root"), str(image)]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         # 2: what only root can make, such as device nodes, was left out.
         if done.returncode not in (0, 2):
             raise OSError(f"unsquashfs failed with exit status {done.returncode}")
-        with suppress(OSError):  # another run was quicker
-            new.rename(root)
+        (new / "seal").write_text(seal(new / "root"))
+        try:
+            new.rename(whole)
+        except OSError:  # another run was quicker
+            if not _is_dir_of_ours(whole) or _read_seal(whole) != seal(whole / "root"):
+                raise
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    return root
+    return whole / "root"
+
+
+def seal(root: Path) -> str:
+    """Return a digest over what the file system knows of each entry below a folder."""
+    digest = hashlib.sha256()
+    pending = [os.fspath(root)]
+    while pending:
+        folder = pending.pop()
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda each: each.name):
+                told = entry.stat(follow_symlinks=False)
+                numbers = (told.st_mode, told.st_uid, told.st_size, told.st_ino)
+                times = (told.st_mtime_ns, told.st_ctime_ns)
+                name = os.fsencode(os.path.relpath(entry.path, root))
+                digest.update(repr((name, *numbers, *times)).encode())
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+    return digest.hexdigest()
+
+
+def _read_seal(whole: Path) -> str | None:
+    try:
+        return (whole / "seal").read_text()
+    except OSError:
+        return None
+
+
+def _is_dir_of_ours(path: Path) -> bool:
+    try:
+        told = path.lstat()
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISDIR(told.st_mode) or told.st_uid != os.geteuid():
+        raise PermissionError(f"{path} was put there by user id {told.st_uid}")
+    return True
+
+
+def _open_to_others(folder: Path) -> str | None:
+    """Say how others could replace what is in a folder; None when they cannot."""
+    told = folder.stat()
+    if told.st_uid not in (os.geteuid(), 0):
+        return f"it belongs to user id {told.st_uid}"
+    if told.st_mode & 0o022 and not told.st_mode & stat.S_ISVTX:
+        return f"others may write to it (chmod go-w {folder})"
+    return None
 
 
 def prepare(image: Path, binds: Sequence[Bind]) -> None:

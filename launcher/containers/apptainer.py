@@ -83,6 +83,7 @@ class Apptainer:
             "--no-eval",  # or values of variables would be run as shell code
             "--pid",
             "--ipc",
+            "--no-privs",  # root has no capabilities in it, and nobody gains any
             *(["--userns"] if self._userns else []),
             *(["--nv"] if run.gpus else []),
             f"--pwd={run.working_dir}",

@@ -457,6 +457,14 @@ def test_there_is_room_to_live(box: Box) -> None:
     assert not any((box.folder / "scratch").glob("tmp*"))
 
 
+def test_nobody_has_or_gains_privileges(box: Box) -> None:
+    told = box.result(box.python("print(open('/proc/self/status').read())"))
+    status = dict(line.split(":\t", 1) for line in told.splitlines() if ":\t" in line)
+    assert status["NoNewPrivs"] == "1"
+    if box.runtime.name != "charliecloud":  # there over its own user namespace, and nothing else
+        assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0}
+
+
 def test_only_the_gpus_allocated_are_there(box: Box) -> None:
     listing = "import os; print(*sorted(n for n in os.listdir('/dev') if 'gpu' in n))"
     listing += "; print(os.environ.get('CUDA_VISIBLE_DEVICES'))"

@@ -221,7 +221,8 @@ def test_an_image_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     def unsquashfs(command: Sequence[str], **_options: object):
         calls.append(command)
-        Path(command[-2]).mkdir()
+        (Path(command[-2]) / "bin").mkdir(parents=True)
+        (Path(command[-2]) / "bin" / "python").write_text("trusted")
         return subprocess.CompletedProcess(command, 2)
 
     monkeypatch.setattr(_charliecloud_root.subprocess, "run", unsquashfs)
@@ -234,6 +235,48 @@ def test_an_image_is_unpacked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert unpacked(image, tmp_path) != root
     assert len(calls) == 2
     assert not list(tmp_path.glob(".it*"))
+
+
+def test_an_unpacked_image_that_somebody_was_at_is_unpacked_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "it.sqsh"
+    image.write_text("x")
+
+    def unsquashfs(command: Sequence[str], **_options: object):
+        (Path(command[-2]) / "bin").mkdir(parents=True)
+        (Path(command[-2]) / "bin" / "python").write_text("trusted")
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(_charliecloud_root.subprocess, "run", unsquashfs)
+    monkeypatch.setattr(_charliecloud_root.signal, "signal", lambda *_: None)
+    python = unpacked(image, tmp_path) / "bin" / "python"
+    before = python.stat()
+    python.write_text("altered")  # the same size, and its time set back
+    os.utime(python, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = unpacked(image, tmp_path) / "bin" / "python"
+    assert again.read_text() == "trusted"
+    (aside,) = tmp_path.glob("*.changed-*")
+    assert (aside / "root" / "bin" / "python").read_text() == "altered"
+    assert str(aside) in capsys.readouterr().err
+    (again.parent / "more").touch()
+    assert not (unpacked(image, tmp_path) / "bin" / "more").exists()
+    assert len(list(tmp_path.glob("*.changed-*"))) == 2
+
+
+def test_images_are_not_unpacked_where_others_could_replace_them(tmp_path: Path) -> None:
+    image, folder = tmp_path / "it.sqsh", tmp_path / "shared"
+    image.write_text("x")
+    folder.mkdir()
+    folder.chmod(0o777)
+    with pytest.raises(PermissionError, match=r"others may write to it \(chmod go-w"):
+        unpacked(image, folder)
+    folder.chmod(0o1777)  # sticky, as /tmp: others cannot replace, but could be first
+    found = image.stat()
+    squatted = folder / f"it.sqsh.{found.st_size:x}-{found.st_mtime_ns:x}.unpacked"
+    squatted.symlink_to(tmp_path)
+    with pytest.raises(PermissionError, match="was put there by"):
+        unpacked(image, folder)
 
 
 def test_an_image_that_cannot_be_unpacked_is_one_line(tmp_path: Path) -> None:

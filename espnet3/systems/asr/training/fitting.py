@@ -85,7 +85,13 @@ def build_trainer(config: TrainingConfig, start_step: int) -> Trainer:
     loggers: list[Logger] = [
         TensorBoardLogger(exp_dir, name="", version="tensorboard"),
         # Lightning's CSV logger empties its folder: a resumed run gets one of its own.
-        CSVLogger(exp_dir, name="metrics", version=f"from_step{start_step:08d}"),
+        # It is written as it goes, for those who look at a training that runs or was killed.
+        CSVLogger(
+            exp_dir,
+            name="metrics",
+            version=f"from_step{start_step:08d}",
+            flush_logs_every_n_steps=1,
+        ),
     ]
     return Trainer(
         accelerator=settings.accelerator,
