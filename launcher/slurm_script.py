@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ConfigError
 from launcher.job_code import code_dir
-from launcher.resources import Resources
+from launcher.slurm_options import check_srun_arguments, option_name
 
 if TYPE_CHECKING:
     from launcher.clusters.slurm import Settings
@@ -26,23 +25,8 @@ if TYPE_CHECKING:
 WARNING_SIGNAL = "URG"
 # The module that has the last word on a job that failed.
 EPILOGUE = "launcher.slurm_epilogue"
-# Options of sbatch that settings of the launcher stand for, and those that nobody else may give.
-_SETTINGS = {
-    **{name: name for name in ("account", "constraint", "gres", "nodes", "partition", "qos")},
-    "cpus-per-task": "cpus_per_task",
-    **dict.fromkeys(("gpus", "gpus-per-node", "gpus-per-task", "gpus-per-socket"), "gpus_per_node"),
-    "kill-on-invalid-dep": "kill_on_invalid_dep",
-    "mem": "mem_gb",
-    "no-requeue": "requeue",
-    "requeue": "requeue",
-    "signal": "signal_delay_s",
-    "time": "timeout_min",
-}
-_OWN = (
-    *("array", "chdir", "dependency", "error", "export", "export-file", "hold", "input"),
-    *("job-name", "ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "quiet"),
-    *("test-only", "wait", "wrap"),
-)
+# Of the time limit, what is left when a stage is warned: a stage of minutes has to do something.
+_WARNED_PART = 1 / 4
 
 
 def sbatch_options(job: Job, experiment: str) -> dict[str, Any]:
@@ -58,7 +42,7 @@ def sbatch_options(job: Job, experiment: str) -> dict[str, Any]:
             f"{job.stage} asks for GPUs twice: gres={settings.gres} and "
             f"gpus_per_node={resources.gpus_per_node}. Leave one of them out."
         )
-    delay_s = settings.signal_delay_s
+    delay_s = warning_delay_s(job)
     options: dict[str, Any] = {
         "job-name": f"{experiment}.{job.stage}",
         "partition": settings.partition,
@@ -78,25 +62,30 @@ def sbatch_options(job: Job, experiment: str) -> dict[str, Any]:
         "open-mode": "append",
     }
     for given, value in settings.sbatch.items():
-        name = str(given).replace("_", "-")
-        if name in _SETTINGS:
-            raise ConfigError(
-                f"sbatch.{given} has a setting of its own: stages.{job.stage}.{_SETTINGS[name]}=… "
-                f"for one stage, {_section(_SETTINGS[name])}.{_SETTINGS[name]}=… for all."
-            )
-        if name in _OWN:
-            raise ConfigError(
-                f"sbatch.{given} cannot be set: the launcher itself gives --{name} to each job."
-            )
+        name = option_name(str(given), value, job.stage)
         options[name] = ",".join(map(str, value)) if isinstance(value, list) else value
     return {name: value for name, value in options.items() if value not in (None, False, "")}
 
 
+def warning_delay_s(job: Job) -> float:
+    """Return the seconds before its time limit at which a stage is warned; 0 for never."""
+    settings: Settings = job.settings.cluster
+    timeout_min = job.settings.resources.timeout_min
+    if timeout_min is None:
+        return settings.signal_delay_s
+    return min(settings.signal_delay_s, timeout_min * 60 * _WARNED_PART)
+
+
 def srun_arguments(job: Job) -> list[str]:
-    """Return the arguments of srun, besides those that every job has."""
+    """Return the arguments of srun, besides those that every job has.
+
+    Raises:
+        ConfigError: one is not for the person to give.
+    """
     settings: Settings = job.settings.cluster
     resources = job.settings.resources
-    arguments = list(settings.srun_args)
+    arguments = list(map(str, settings.srun_args))
+    check_srun_arguments(arguments)
     if resources.cpus_per_task is not None:
         # srun has not taken the job's own number since 22.05
         arguments.insert(0, f"--cpus-per-task={resources.cpus_per_task}")
@@ -175,7 +164,3 @@ def _quoted(text: str) -> str:
 def sbatch_command(options: Sequence[str], script: str) -> str:
     """Return the command that hands the script to sbatch, as it can be typed into a shell."""
     return f"{shlex.join(['sbatch', *options])} <<'SCRIPT'\n{script}SCRIPT\n"
-
-
-def _section(setting: str) -> str:
-    return "resources" if setting in {each.name for each in fields(Resources)} else "cluster"

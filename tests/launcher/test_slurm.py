@@ -200,6 +200,70 @@ def test_what_contradicts_itself_is_refused(stage: dict[str, Any], message: str)
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("arra", "sbatch takes it for --array"),
+        ("a", "has a setting of its own: stages.fit.account"),
+        ("no_requ", "has a setting of its own: stages.fit.requeue"),
+        ("outp", "sbatch takes it for --output"),
+        ("cluster", "no stage can be submitted with --clusters"),
+        ("comment=a\ntouch /tmp/x\n#", "cannot be the name of an option"),
+        ("comment\n", "cannot be the name of an option"),
+        ("--comment", "cannot be the name of an option"),
+        ("comment=a --array", "cannot be the name of an option"),
+        ("Array", "cannot be the name of an option"),
+        ("", "cannot be the name of an option"),
+    ],
+)
+def test_no_name_of_an_option_is_taken_for_another(name: str, message: str) -> None:
+    launch = make_launch(Path("/srv"), {"fit": {"sbatch": {name: "0-2"}}})
+    with pytest.raises(ConfigError, match=message):
+        script_of(launch, "fit")
+
+
+def test_options_of_sbatch_that_begin_like_those_of_the_launcher_are_taken() -> None:
+    names = ["time-min", "wait-all-nodes", "mem-per-cpu", "nodelist", "nodefile", "exclude"]
+    given = dict.fromkeys(names, "1")
+    options = options_of(script_of(make_launch(Path("/srv"), {"fit": {"sbatch": given}}), "fit"))
+    assert {name: options[name] for name in names} == given
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--export=ALL,HF_TOKEN=abcdefgh", r"--export is the launcher's to give.*env\.NAME"),
+        ("--expo=ALL", "--expo cannot be set: --export is"),
+        ("--output=x", "--output is"),
+        ("--err", "--error is"),
+        ("--job-name=x", "--job-name is"),
+        ("-ox", "by their long names"),
+        ("--", "by their long names"),
+        ("--container-env=A=1,HF_TOKEN=abcdefgh", "looks as if it held a secret"),
+        ("--container-image=https://me:hunter22@example.org/x", "looks as if it held a secret"),
+    ],
+)
+def test_what_is_not_for_srun_is_refused(argument: str, message: str) -> None:
+    launch = make_launch(Path("/srv"), {}, srun_args=["--cpu-bind", "none", argument])
+    with pytest.raises(ConfigError, match=message) as caught:
+        script_of(launch, "fit")
+    assert "abcdefgh" not in str(caught.value)
+    with pytest.raises(ConfigError, match="secret"):
+        script_of(make_launch(Path("/srv"), {"fit": {"sbatch": {"comment": "A_TOKEN=x"}}}), "fit")
+
+
+@pytest.mark.parametrize(
+    ("timeout_min", "delay_s", "expected"),
+    [(1, 90, "URG@15"), (6, 90, "URG@90"), (60, 90, "URG@90"), (None, 90, "URG@90"), (1, 0, None)],
+)
+def test_a_warning_comes_in_the_last_quarter(
+    timeout_min: float | None, delay_s: float, expected: str | None
+) -> None:
+    stage = {} if timeout_min is None else {"timeout_min": timeout_min}
+    launch = make_launch(Path("/srv"), {"fit": stage}, signal_delay_s=delay_s)
+    assert options_of(script_of(launch, "fit")).get("signal") == expected
+
+
 def test_a_persons_own_defaults_of_sbatch_are_defaults_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
