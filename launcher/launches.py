@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from launcher import registry
-from launcher.clusters.base import Cluster
+from launcher.clusters.base import Cluster, NamedCluster
 from launcher.config import load_config
 from launcher.errors import RecordError, UsageError, did_you_mean
 from launcher.recipe import find_recipe
@@ -195,8 +195,12 @@ def cluster_and_grace(records: LaunchRecords) -> tuple[Cluster, float]:
         config = record["config"]
         settings = config["cluster"]
         module = registry.load("clusters", settings["name"])
-        return module.Implementation(module.Settings(**settings)), float(config["stop_grace_s"])
+        cluster: Cluster = module.Implementation(module.Settings(**settings))
+        stop_grace_s = float(config["stop_grace_s"])
     except (KeyError, TypeError, ValueError) as error:
         raise RecordError(
             f"{records.directory / 'launch.json'} is damaged: its settings are not whole"
         ) from error
+    if isinstance(cluster, NamedCluster):
+        cluster.belongs_to(records)
+    return cluster, stop_grace_s

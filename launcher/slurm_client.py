@@ -75,6 +75,11 @@ _IN_WORDS = {
     "PREEMPTED": "preempted by another job",
     "CANCELLED": "cancelled through SLURM",
 }
+# SLURM's reasons for ending a job that nobody cancelled.
+_ENDED_BY = {
+    "JobLaunchFailure": "the script of its job was killed",
+    "NonZeroExitCode": "the script of its job failed",
+}
 _NEVER = "DependencyNeverSatisfied"
 _WAITING_IN_WORDS = {
     "None": "in the queue",
@@ -88,6 +93,28 @@ _FOR_EVER = re.compile(
     r"JobHeld|JobHoldMaxRequeue|held$|BadConstraints|Invalid(Account|QOS)|(Account|QOS)NotAllowed"
     r"|Partition(Down|Inactive|TimeLimit|NodeLimit)|Max\w+PerJob"
 )
+
+
+# How SLURM's commands say that they found no controller to ask, and that it does not answer.
+_NO_CONTROLLER = re.compile(r"configuration source|resolve_ctls|DNS SRV|s_p_parse_file|SLURM_CONF")
+_NO_ANSWER = re.compile(r"contact slurm controller|Socket timed out|[Cc]onnection refused")
+# What says of a refusal that less of something, or another, would have been taken.
+_TOO_MUCH = re.compile(r"available|processors|feature|partition|node count|[Mm]emory|[Gg]eneric")
+_SHOWN_PARTITIONS = 4
+_SINFO = "sinfo -o '%P %D %c %m %G %f'"
+_REHEARSAL = "/var/lib/launcher-rehearsal"
+
+
+class Unreachable(LauncherError):
+    """SLURM's commands reach no controller from here."""
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A job as the queue has it: SLURM's name of its state, and its working directory."""
+
+    state: str
+    folder: str
 
 
 @dataclass(frozen=True)
@@ -129,19 +156,63 @@ def sbatch(options: Sequence[str], script: str) -> str:
     return _run(["sbatch", *options], script)
 
 
-def test_only(script: str, stage: str) -> None:
+def test_only(script: str, stage: str, asked: Mapping[str, object]) -> None:
     """Have sbatch say whether a job like this could ever run; nothing is queued.
 
+    Args:
+        script: of the job.
+        stage: its name.
+        asked: settings by which it asks for nodes and what they have; None: not asked for.
+
     Raises:
-        ConfigError: it could not; the message is sbatch's.
+        ConfigError: it could not; the message is sbatch's, what was asked and what there is.
+        Unreachable: there is nobody to ask.
     """
     try:
         _run(["sbatch", "--test-only"], script)
+    except Unreachable:
+        raise
     except LauncherError as error:
+        there = ""
+        if _TOO_MUCH.search(str(error)):
+            shown = ", ".join(f"{name}={value}" for name, value in asked.items() if value)
+            there = f" It asks for {shown or 'nothing in particular'}. {_what_there_is()}"
         raise ConfigError(
-            f"SLURM would not take {stage}: {error}. What a stage asks for is set with "
+            f"SLURM would not take {stage}: {error}.{there} What a stage asks for is set with "
             f"stages.{stage}.KEY=VALUE; --dry-run shows the script."
         ) from error
+
+
+def _what_there_is() -> str:
+    """Tell what the nodes of each partition have, and how to see more."""
+    lines = (_ask(["sinfo", "--noheader", "--format=%P|%D|%c|%m|%G"]) or "").splitlines()
+    partitions = [_as_partition(*fields) for line in lines if len(fields := line.split("|")) == 5]
+    if not partitions:
+        return f"What there is: {_SINFO}."
+    left = len(partitions) - _SHOWN_PARTITIONS
+    more = f"; and {left} more: {_SINFO}" if left > 0 else f" ({_SINFO})"
+    return f"There is: {'; '.join(partitions[:_SHOWN_PARTITIONS])}{more}."
+
+
+def _as_partition(name: str, nodes: str, cpus: str, memory_mib: str, gres: str) -> str:
+    # A plus sign says that some of these nodes have more.
+    mib = memory_mib.rstrip("+")
+    memory = f"{int(mib) * 10 // 1024 / 10:g} GiB" if mib.isdigit() else memory_mib
+    more = "" if gres == "(null)" else f", {gres}"
+    return f"{name.rstrip('*')}: {nodes} nodes with {cpus} CPUs, {memory}{more}"
+
+
+def cluster_name() -> str:
+    """Return the name of the SLURM that answers here.
+
+    Raises:
+        LauncherError: none does, or it does not tell.
+    """
+    shown = _run(["scontrol", "show", "config"], timeout_s=_QUERY_TIMEOUT_S)
+    found = re.search(r"^ClusterName\s*=\s*(\S+)", shown, re.MULTILINE)
+    if found is None:
+        raise LauncherError("scontrol show config names no ClusterName")
+    return found[1]
 
 
 def release(job_id: str) -> None:
@@ -162,6 +233,29 @@ def cancel(job_id: str, *, force: bool) -> None:
         while time.monotonic() < deadline and _ask(["squeue", "--noheader", f"--jobs={job_id}"]):
             time.sleep(0.1)
     _ask(["scancel", job_id])
+
+
+def ask_to_stop(job_id: str, signal_name: str) -> None:
+    """Send the processes of a job's step a signal that only those take that wait for it."""
+    _ask(["scancel", f"--signal={signal_name}", f"{job_id}.0"])
+
+
+def queued(job_id: str) -> Queued | None:
+    """Return what the queue has of a job; None when it knows no such job, or does not answer."""
+    show = ["squeue", "--noheader", "--states=all", f"--jobs={job_id}", "--format=%T|%Z"]
+    state, bar, folder = (_ask(show) or "").removesuffix("\n").partition("|")
+    return Queued(state, folder) if bar else None
+
+
+def time_left_s(job_id: str) -> float | None:
+    """Return the seconds before a job's time limit; None when there is none, or nobody tells."""
+    show = ["squeue", "--noheader", f"--jobs={job_id}", "--format=%L"]
+    told = (_ask(show, _LAST_QUERY_TIMEOUT_S) or "").strip()
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", told)
+    if found is None:
+        return None
+    days, hours, minutes, seconds = (int(each or 0) for each in found.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def requeue(job_id: str) -> None:
@@ -217,8 +311,10 @@ def ending(
         return Ending(FAILED, _in_words("PREEMPTED"), is_warning=True)
     if state == "TIMEOUT" or reason == "TimeLimit":
         return Ending(FAILED, OUT_OF_TIME)
-    if state == "COMPLETING":
+    if state == "COMPLETING" and reason in ("", "None"):
         return Ending(CANCELLED, _IN_WORDS["CANCELLED"])
+    if state == "COMPLETING":
+        return Ending(FAILED, _ENDED_BY.get(reason, f"SLURM ended it: {reason}"))
     told = _STATES.get(state, RUNNING)
     return Ending(told, _in_words(state)) if told in (CANCELLED, FAILED) else None
 
@@ -299,24 +395,52 @@ def _why_it_waits(why: str) -> str:
     return _WAITING_IN_WORDS.get(why, f"in the queue: SLURM says {why}")
 
 
-def _run(command: Sequence[str], script: str | None = None) -> str:
+def _run(
+    command: Sequence[str], script: str | None = None, *, timeout_s: float = _TIMEOUT_S
+) -> str:
+    if conf := _absent_configuration():
+        raise Unreachable(_unreachable(f"SLURM_CONF={conf}, and there is no such file"))
     try:
         done = quick_process.run(
             command,
             stdin=os.fsencode(script or ""),
             environment=submission_environment(os.environ),
-            timeout_s=_TIMEOUT_S,
+            timeout_s=timeout_s,
         )
     except FileNotFoundError:
         raise LauncherError(f"there is no {command[0]} here") from None
     except subprocess.TimeoutExpired:
-        raise LauncherError(f"{command[0]} has not answered within {_TIMEOUT_S:g} s") from None
+        raise LauncherError(f"{command[0]} has not answered within {timeout_s:g} s") from None
     output, errors = (os.fsdecode(each).strip() for each in (done.stdout, done.stderr))
     if done.returncode != 0:
         said = errors or output or f"exit status {done.returncode}"
-        lines = [re.sub(r"^(sbatch: |scontrol: |error: )+", "", each) for each in said.splitlines()]
+        words = r"^(sbatch: |scontrol: |error: |fatal: )+"
+        lines = [re.sub(words, "", each) for each in said.splitlines()]
+        if _NO_CONTROLLER.search(said):
+            raise Unreachable(_unreachable(f"{command[0]}: {lines[-1]}"))
+        if _NO_ANSWER.search(said):
+            raise Unreachable(
+                f"SLURM does not answer ({command[0]}: {'; '.join(lines)}). `scontrol ping` tells "
+                "whether its controller is up; type the command again when it is."
+            )
         raise LauncherError(f"{command[0]}: {'; '.join(lines)}".rstrip("."))
     return output
+
+
+def _absent_configuration() -> str | None:
+    """Return SLURM_CONF where it names no file, for which SLURM's commands would wait a minute."""
+    conf = os.environ.get("SLURM_CONF")
+    return conf if conf and not Path(conf).exists() else None
+
+
+def _unreachable(why: str) -> str:
+    """Say that SLURM's commands do not know which controller to ask, and what to do."""
+    script = Path(os.environ.get("REHEARSAL_DIR") or _REHEARSAL, "env.sh")
+    here = f"; on the rehearsal cluster: . {script}" if script.exists() else ""
+    return (
+        f"SLURM's commands find no controller from here ({why}). Load what your site sets for "
+        f"SLURM, or set SLURM_CONF to its slurm.conf{here}."
+    )
 
 
 def _ask(command: Sequence[str], timeout_s: float = _QUERY_TIMEOUT_S) -> str | None:
@@ -326,14 +450,18 @@ def _ask(command: Sequence[str], timeout_s: float = _QUERY_TIMEOUT_S) -> str | N
 
 
 def _answer(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str] | None:
+    if _absent_configuration():
+        return None
     try:
-        return subprocess.run(
+        done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
             timeout=timeout_s,
             env=submission_environment(os.environ),
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
+    # Anybody's job may have a working directory that is no UTF-8.
+    said = (os.fsdecode(each) for each in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(command, done.returncode, *said)

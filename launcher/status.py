@@ -17,6 +17,8 @@ PENDING, RUNNING = "pending", "running"
 DONE, FAILED, CANCELLED, SKIPPED = "done", "failed", "cancelled", "skipped"
 # Said by a scheduler of a job that it no longer knows: it ended, and nobody can tell how.
 GONE = "gone"
+# Said in place of a scheduler that is not the one that a job was given to.
+UNKNOWN = "unknown"
 # Said by a scheduler of a job that waits for another; it knows that one by its id alone.
 WAITS_FOR_UPSTREAM = "waits for the stage before"
 # Said by a scheduler of a job that nobody cancelled: its upstream failed, as a rule.
@@ -108,6 +110,8 @@ def _as_scheduled(
     told = states.get(status.job_id)
     if told is None:
         return replace(status, reason=status.reason or "the scheduler does not answer")
+    if told.state == UNKNOWN:
+        return replace(status, reason=told.reason)
     if told.state == DONE:  # whether the stage is done, its record tells, which is to come
         return replace(status, reason="its job has completed; its record is not to be seen yet")
     if told.state in (CANCELLED, GONE) and cancel_requested(records, status.stage):

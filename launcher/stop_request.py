@@ -89,6 +89,12 @@ class StopRequest:
         """Warn the stage when this process gets a signal."""
         self._listen(signum, lambda _signum, _frame: self.warn(how))
 
+    def act_on(self, signum: signal.Signals, act: Callable[[], None]) -> None:
+        """Do something when this process gets a signal, in a thread of its own."""
+        self._listen(
+            signum, lambda _signum, _frame: threading.Thread(target=act, daemon=True).start()
+        )
+
     def request_after(self, seconds: float, why: str) -> None:
         """Ask for the stop when the time is over."""
         self._timer = threading.Timer(seconds, self.request, [why])

@@ -144,6 +144,21 @@ class SweepingCluster(Protocol):
         """Cancel the jobs of a launch that are not on record."""
 
 
+@runtime_checkable
+class NamedCluster(Protocol):
+    """What a cluster has besides when another may answer in its place, which knows other jobs."""
+
+    def belongs_to(self, records: LaunchRecords) -> None:
+        """Learn from a launch's records which cluster its jobs were given to."""
+
+    def check_reach(self) -> None:
+        """See that the cluster that answers here is the launch's.
+
+        Raises:
+            LauncherError: it is another, or none answers; with what to type.
+        """
+
+
 class AllocationOf(Protocol):
     """``allocation`` of a cluster's module."""
 

@@ -12,7 +12,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +28,25 @@ from launcher.errors import LauncherError
 from launcher.ranges import seconds
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.slurm_ending import settled
-from launcher.slurm_script import WARNING_SIGNAL, sbatch_command, sbatch_options, script_text
+from launcher.slurm_script import (
+    WARNING_SIGNAL,
+    sbatch_command,
+    sbatch_options,
+    script_text,
+    warning_delay_s,
+)
 from launcher.stage_job import Outcome, StageJob
-from launcher.status import DONE, FAILED, SKIPPED, JobStatus, job_status, why_skipped
+from launcher.status import (
+    DONE,
+    FAILED,
+    RUNNING,
+    SKIPPED,
+    UNKNOWN,
+    JobStatus,
+    cancel_requested,
+    job_status,
+    why_skipped,
+)
 from launcher.stop_request import StopRequest
 
 __all__ = ["Implementation", "Settings", "allocation", "settled"]
@@ -44,6 +60,8 @@ _TO_RECORD_S = 2.0
 # For the record of the stage before to be seen on this node.
 _RECORD_PATIENCE_S = 30.0
 _POLL_S = 0.5
+# The event that names the SLURM that a launch was submitted to.
+_SCHEDULER = "scheduler"
 _FIRST_PORT, _NUM_PORTS = 20000, 20000
 
 
@@ -62,7 +80,8 @@ class Settings:
         setup: shell lines that the script runs before, such as ``module load``.
         kill_on_invalid_dep: have SLURM cancel what waits for a stage that failed.
         requeue: let SLURM run a stage again, under the same job id, when it took its nodes away.
-        signal_delay_s: seconds before the time limit at which a stage that listens is warned.
+        signal_delay_s: seconds before the time limit at which a stage that listens is warned; in
+            the last quarter of the time at the earliest.
         python: interpreter of the job process; the launcher's own when not set.
     """
 
@@ -89,9 +108,10 @@ def allocation(
     kill_wait_s = slurm_client.kill_wait_s()
     if kill_wait_s is not None:
         stop.kill_after_s = max(kill_wait_s - _TO_RECORD_S, _TO_RECORD_S / 2)
-    delay_s = job.settings.cluster.signal_delay_s
-    stop.warn_on(_WARNING, f"warned {delay_s:g} s before its time limit")
+    stop.act_on(_WARNING, lambda: _on_warning(job, records, stop))
     stop.warn_on(signal.SIGUSR2, "asked to save its work")  # by hand; submitit would end the job
+    if cancel_requested(records, job.stage):
+        stop.request()  # it was asked to before it listened
     if undone := _upstream_undone(job, records, stop):
         yield undone
         return
@@ -119,6 +139,25 @@ def allocation(
         master=nodes[0],
         restart_count=int(environ.get("SLURM_RESTART_COUNT") or 0),
         record=record,
+    )
+
+
+def _on_warning(job: Job, records: LaunchRecords, stop: StopRequest) -> None:
+    """Stop a stage that is cancelled; warn any other, in the last seconds that were chosen for it.
+
+    Slurm looks at time limits twice a minute, and sends the warning up to a minute early.
+    """
+    if cancel_requested(records, job.stage):
+        return stop.request()
+    delay_s = warning_delay_s(job)
+    left_s = slurm_client.time_left_s(os.environ["SLURM_JOB_ID"])
+    if left_s is not None and left_s > delay_s:
+        time.sleep(left_s - delay_s)
+    limit_min = job.settings.resources.timeout_min
+    limit = "" if limit_min is None else f" of {limit_min:g} min"
+    stop.warn(
+        f"warned {delay_s:g} s before its time limit{limit}: run it again, and a training goes on "
+        f"from its checkpoint, or raise stages.{job.stage}.timeout_min"
     )
 
 
@@ -178,6 +217,9 @@ class SlurmCluster:
         self.settings = settings
         self._executor: ChainExecutor | None = None
         self._ids: dict[str, str] = {}
+        self._folder: Path | None = None
+        self._home: str | None = None
+        self._here: str | None = None
 
     def check(self, launch: Launch) -> None:
         """Have sbatch say of each stage whether it could ever run, before anything is queued."""
@@ -192,7 +234,7 @@ class SlurmCluster:
             asked = {**sbatch_options(job, launch.experiment), "job-name": ""}
             if asked not in tested:
                 tested.append(asked)
-                slurm_client.test_only(self._script(job, launch), job.stage)
+                slurm_client.test_only(self._script(job, launch), job.stage, _asked(job))
 
     def preview(self, launch: Launch, directory: Path) -> Mapping[str, str]:
         """Return the command and the script of each stage."""
@@ -208,6 +250,8 @@ class SlurmCluster:
             folder = _folder(records.directory)
             folder.mkdir(mode=0o700)
             self._executor = ChainExecutor(folder)
+            with suppress(LauncherError):
+                records.append(LAUNCH, _SCHEDULER, cluster=slurm_client.cluster_name())
         executor = self._executor
         executor.script = self._script(job, launch)
         executor.options = self._options(job, self._ids.get(job.after or "", ""))
@@ -224,9 +268,55 @@ class SlurmCluster:
         slurm_client.release(next(iter(self._ids.values())))
 
     def cancel(self, status: JobStatus, *, force: bool) -> None:
-        """Have scancel stop the job; with ``force``, kill every process of it at once."""
-        if status.job_id is not None:
+        """Have a stage that runs stopped by its job, any other job by scancel.
+
+        scancel signals every process of a job: what serves the image of an Apptainer container
+        would be gone before the stage has saved its work. With ``force``, all are killed at once.
+
+        Raises:
+            LauncherError: the job of this id is not the launch's.
+        """
+        if status.job_id is None:
+            return
+        if self._is_elsewhere():
+            self.check_reach()
+        queued = slurm_client.queued(status.job_id)
+        if queued is not None and not self._is_ours(queued.folder):
+            raise LauncherError(
+                f"SLURM's job {status.job_id} is not {status.stage}'s any more: it works in "
+                f"{queued.folder}. It was left alone."
+            )
+        is_running = queued is not None and queued.state == "RUNNING"
+        if is_running and status.state == RUNNING and not force:
+            slurm_client.ask_to_stop(status.job_id, WARNING_SIGNAL)
+        else:
             slurm_client.cancel(status.job_id, force=force)
+
+    def belongs_to(self, records: LaunchRecords) -> None:
+        """Learn the ClusterName of the SLURM that the jobs are on; older launches do not tell."""
+        self._folder = _folder(records.directory)
+        told = [each for each in records.events(LAUNCH) if each["event"] == _SCHEDULER]
+        self._home = str(told[0].get("cluster")) if told else None
+
+    def check_reach(self) -> None:
+        """See that SLURM answers, and that it is the one that the jobs are on."""
+        self._here = slurm_client.cluster_name()
+        if self._is_elsewhere():
+            raise LauncherError(
+                f"this launch was submitted to SLURM cluster {self._home}, and this shell talks to "
+                f"{self._here}. Load what your site sets for {self._home}, or set SLURM_CONF to "
+                "its slurm.conf."
+            )
+
+    def _is_elsewhere(self) -> bool:
+        if self._home is not None and self._here is None:
+            with suppress(LauncherError):
+                self._here = slurm_client.cluster_name()
+        return None not in (self._home, self._here) and self._home != self._here
+
+    def _is_ours(self, folder: str) -> bool:
+        """Tell whether a job works in the launch's folder, by whatever path it got there."""
+        return self._folder is None or Path(folder).parts[-2:] == self._folder.resolve().parts[-2:]
 
     def sweep(self, records: LaunchRecords) -> None:
         """Cancel the jobs in the queue that are not on record, and yet of this launch.
@@ -242,6 +332,9 @@ class SlurmCluster:
 
     def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
         """Ask squeue, and sacct for what squeue has forgotten."""
+        if self._is_elsewhere():
+            reason = f"on SLURM cluster {self._home}, which this shell does not talk to"
+            return {job_id: JobState(UNKNOWN, reason) for job_id in job_ids}
         return slurm_client.states(job_ids)
 
     def _options(self, job: Job, upstream_id: str) -> list[str]:
@@ -263,6 +356,18 @@ Implementation = SlurmCluster
 def _folder(directory: Path) -> Path:
     """Return the folder of submitit's files in a launch directory."""
     return directory / "submitit"
+
+
+def _asked(job: Job) -> dict[str, object]:
+    """Return what a stage asks for of nodes, by the names of the settings."""
+    resources, settings = job.settings.resources, job.settings.cluster
+    names = ("nodes", "cpus_per_task", "mem_gb", "gpus_per_node", "timeout_min")
+    chosen = ("gres", "partition", "account", "qos", "constraint")
+    return {
+        **{name: getattr(resources, name) for name in names},
+        **{name: getattr(settings, name) for name in chosen},
+        **{f"sbatch.{name}": value for name, value in settings.sbatch.items()},
+    }
 
 
 def _memory_mb(environ: Mapping[str, str], cpus: int | None) -> int | None:

@@ -42,7 +42,7 @@ def cancel_launch(records: LaunchRecords, *, force: bool) -> int:
     """
     from rich.console import Console
 
-    from launcher.clusters.base import SweepingCluster
+    from launcher.clusters.base import NamedCluster, SweepingCluster
     from launcher.launches import cluster_and_grace, command_on
     from launcher.render import launch_rows, short_path
     from launcher.status import chain_status
@@ -50,6 +50,10 @@ def cancel_launch(records: LaunchRecords, *, force: bool) -> int:
     from launcher.summary import show
 
     cluster, stop_grace_s = cluster_and_grace(records)
+    if isinstance(cluster, NamedCluster) and not all(
+        status.has_ended for status in chain_status(records)
+    ):
+        cluster.check_reach()
     asked = cancel(records, _open_stages(records, cluster), cluster, force=force)
     if isinstance(cluster, SweepingCluster):
         cluster.sweep(records)

@@ -32,8 +32,8 @@ def show_status(records: LaunchRecords) -> int:
 
     from rich.console import Console
 
-    from launcher.clusters.base import Cluster
-    from launcher.errors import RecordError
+    from launcher.clusters.base import Cluster, NamedCluster
+    from launcher.errors import LauncherError, RecordError
     from launcher.launches import cluster_and_grace
     from launcher.render import launch_rows, short_path
     from launcher.summary import show
@@ -43,5 +43,10 @@ def show_status(records: LaunchRecords) -> int:
         cluster, _ = cluster_and_grace(records)
     rows = launch_rows(records, cluster)
     print(f"launch {short_path(records.directory)}")
+    if isinstance(cluster, NamedCluster) and not all(row.status.has_ended for row in rows):
+        try:
+            cluster.check_reach()
+        except LauncherError as error:
+            print(f"{error} What follows is what is on record.")
     show(rows, Console(highlight=False))
     return 0

@@ -59,6 +59,7 @@ def run(*command: str, environment: Mapping[str, str], user: User | None = None)
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
+        errors="surrogateescape",
         cwd="/",
         env={"USER": "root", **os.environ, **environment},
         timeout=120,

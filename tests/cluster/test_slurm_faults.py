@@ -435,13 +435,72 @@ def test_a_slurm_that_does_not_answer_is_said_so(site: Site, tmp_path: Path) -> 
     assert launch.states() == ["pending", "pending"]
 
 
+def test_without_slurm_cancel_says_so_soon_and_does_nothing(site: Site) -> None:
+    launch = site.launch("--stages", "train", "score", NEVER)
+    nowhere = {"SLURM_CONF": "/nonexistent/slurm.conf"}
+    begun_s = time.monotonic()
+    done = site.run("cancel", environment=nowhere)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no controller from here (SLURM_CONF=/nonexistent/slurm.conf" in done.stderr
+    assert time.monotonic() - begun_s < 10
+    assert "no controller from here" in site.run("status", environment=nowhere).stdout
+    assert launch.states() == ["pending", "pending"]
+
+
+def test_under_another_slurm_nothing_is_called_ended_nor_cancelled(
+    site: Site, slurm: Slurm, tmp_path: Path
+) -> None:
+    launch = site.launch("--stages", "wait", "score")
+    launch.until_running("wait")
+    (recorded,) = (e for e in launch.records.events(LAUNCH) if e["event"] == "scheduler")
+    real = re.search(r"ClusterName\s*=\s*(\S+)", slurm.run("scontrol", "show", "config"))
+    assert real is not None
+    assert recorded["cluster"] == real[1]
+    another = "printf 'ClusterName = another\\n'; exit 0"
+    nothing = "echo 'Invalid job id' >&2; exit 1"
+    folder = wrap_commands(tmp_path, scontrol=another, squeue=nothing)
+    path = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    shown = site.run("status", environment=path)
+    assert f"submitted to SLURM cluster {real[1]}, and this shell talks to another" in shown.stdout
+    assert re.search(r"^wait\s+running", shown.stdout, re.MULTILINE), shown.stdout
+    done = site.run("cancel", environment=path)
+    assert done.returncode == 1
+    assert "and this shell talks to another" in done.stderr
+    assert launch.states() == ["running", "pending"]
+    assert "cancel_requested" not in [e["event"] for e in launch.records.events(LAUNCH)]
+
+
+def test_a_job_in_a_folder_that_is_no_utf8_keeps_nobody_from_cancelling(
+    site: Site, slurm: Slurm, tmp_path: Path
+) -> None:
+    folder = tmp_path / "w\udcff"
+    folder.mkdir()
+    environment = {**os.environ, **slurm.environment}
+    command = ["sbatch", "--parsable", "--hold", "--output=/dev/null", "--wrap=true"]
+    done = subprocess.run(command, cwd=folder, env=environment, stdout=subprocess.PIPE, check=True)
+    try:
+        launch = site.launch("--stages", "train", "score", NEVER)
+        cancelled = site.run("cancel")
+        assert cancelled.returncode == 0, cancelled.stderr
+        assert {state for state, _ in ended(launch).values()} == {"cancelled"}
+    finally:
+        subprocess.run(["scancel", done.stdout.decode().strip()], env=environment, timeout=30)
+
+
 def test_a_stage_that_listens_saves_before_its_time_is_over(
     at_their_limit: dict[str, SlurmLaunch],
 ) -> None:
     launch = at_their_limit["wait"]
-    reason = "killed by SIGUSR2, after it was warned 10 s before its time limit"
+    reason = (
+        "killed by SIGUSR2, after it was warned 10 s before its time limit of 1 min: run it again, "
+        "and a training goes on from its checkpoint, or raise stages.wait.timeout_min"
+    )
     assert ended(launch, 120) == {"wait": ("failed", reason), "score": ("skipped", "wait failed")}
     metadata = launch.metadata("wait")
+    status = launch.recorded("wait")
+    assert status.started is not None
+    assert status.ended is not None
+    assert status.ended - status.started > 40  # though Slurm sends it up to a minute early
     assert (metadata["state"], metadata["exit"]["signal"]) == ("interrupted", "SIGUSR2")
     assert metadata["job"]["exit_code"] == 140
 

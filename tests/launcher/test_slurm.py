@@ -252,6 +252,126 @@ def test_what_is_not_for_srun_is_refused(argument: str, message: str) -> None:
         script_of(make_launch(Path("/srv"), {"fit": {"sbatch": {"comment": "A_TOKEN=x"}}}), "fit")
 
 
+def test_a_refusal_names_what_was_asked_and_what_there_is(commands) -> None:
+    said = "sbatch: error: Requested node configuration is not available\n"
+    commands("sbatch", errors=said, code=1)
+    commands("sinfo", "main*|3|4|7000|gpu:4\nlow|2|8+|15000+|(null)\n")
+    asked = {"nodes": 1, "mem_gb": 900, "gpus_per_node": 0, "partition": None}
+    with pytest.raises(ConfigError) as caught:
+        slurm_client.test_only("#!/bin/sh\n", "fit", asked)
+    assert str(caught.value) == (
+        "SLURM would not take fit: sbatch: Requested node configuration is not available. "
+        "It asks for nodes=1, mem_gb=900. There is: main: 3 nodes with 4 CPUs, 6.8 GiB, gpu:4; "
+        "low: 2 nodes with 8+ CPUs, 14.6 GiB (sinfo -o '%P %D %c %m %G %f'). What a stage asks for "
+        "is set with stages.fit.KEY=VALUE; --dry-run shows the script."
+    )
+    commands("sinfo", "".join(f"p{n}|1|1|1|(null)\n" for n in range(6)))
+    with pytest.raises(ConfigError, match=r"p3: .*; and 2 more: sinfo -o"):
+        slurm_client.test_only("#!/bin/sh\n", "fit", asked)
+    commands("sbatch", errors="sbatch: unrecognized option '--exclood=n1'", code=1)
+    with pytest.raises(ConfigError) as caught:
+        slurm_client.test_only("#!/bin/sh\n", "fit", asked)
+    assert "There is" not in str(caught.value)
+
+
+def test_without_a_controller_it_is_said_what_to_set(
+    commands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "env.sh").touch()
+    monkeypatch.setenv("REHEARSAL_DIR", str(tmp_path))
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    lost = (
+        "sbatch: error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\n"
+        "sbatch: fatal: Could not establish a configuration source\n"
+    )
+    commands("sbatch", errors=lost, code=1)
+    with pytest.raises(LauncherError) as caught:
+        slurm_client.test_only("#!/bin/sh\n", "fit", {})
+    assert not isinstance(caught.value, ConfigError)  # nothing is wrong with the stage
+    assert str(caught.value) == (
+        "SLURM's commands find no controller from here (sbatch: Could not establish a "
+        "configuration source). Load what your site sets for SLURM, or set SLURM_CONF to its "
+        f"slurm.conf; on the rehearsal cluster: . {tmp_path}/env.sh."
+    )
+    commands("sbatch", errors="Unable to contact slurm controller (connect failure)", code=1)
+    with pytest.raises(LauncherError, match=r"SLURM does not answer.*scontrol ping"):
+        slurm_client.test_only("#!/bin/sh\n", "fit", {})
+    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "gone.conf"))
+    with pytest.raises(LauncherError, match=r"gone\.conf, and there is no such file"):
+        slurm_client.test_only("#!/bin/sh\n", "fit", {})
+
+
+def test_what_strangers_call_their_folders_harms_nobody(commands, tmp_path: Path) -> None:
+    folder = tmp_path / "squeue.output"
+    ours = b"/srv/inv\xff"
+    folder.write_bytes(b"1|/home/x/w\xff\n2|" + ours + b"\n")
+    commands("squeue")
+    (tmp_path / "bin" / "squeue").write_text(f"#!/bin/sh\nexec /bin/cat {folder}\n")
+    assert slurm_client.jobs_in(Path(os.fsdecode(ours))) == ["2"]
+
+
+@pytest.mark.parametrize(
+    ("told", "left_s"),
+    [("0:45", 45), ("1:02:03", 3723), ("2-00:00:01", 172801), ("UNLIMITED", None), ("", None)],
+)
+def test_the_time_that_is_left(commands, told: str, left_s: float | None) -> None:
+    commands("squeue", f"{told}\n")
+    assert slurm_client.time_left_s("5") == left_s
+
+
+CONFIG = "Configuration data as of 2026\nClusterName             = {}\nKillWait = 30 sec\n"
+
+
+@pytest.fixture
+def elsewhere(commands, records: LaunchRecords) -> slurm.SlurmCluster:
+    """Return the cluster of a launch on `ours`, where `theirs` answers."""
+    records.append(LAUNCH, "scheduler", cluster="ours")
+    commands("scontrol", CONFIG.format("theirs"))
+    commands("squeue", "0|RUNNING|None\n")
+    cluster = slurm.SlurmCluster(slurm.Settings())
+    cluster.belongs_to(records)
+    return cluster
+
+
+def test_another_slurm_is_not_believed(
+    commands, records: LaunchRecords, elsewhere: slurm.SlurmCluster
+) -> None:
+    records.append("prepare", "started", host="n1")
+    calls = commands("scancel")
+    prepare = chain_status(records, elsewhere)[0]
+    assert prepare.state == "running"
+    assert prepare.reason == "on SLURM cluster ours, which this shell does not talk to"
+    with pytest.raises(
+        LauncherError, match=r"to SLURM cluster ours, and this shell talks to their"
+    ):
+        elsewhere.check_reach()
+    with pytest.raises(LauncherError, match=r"SLURM_CONF"):
+        elsewhere.cancel(prepare, force=True)
+    assert not calls.exists()
+    commands("scontrol", CONFIG.format("ours"))
+    elsewhere.check_reach()
+
+
+def test_a_job_id_that_is_a_strangers_now_is_left_alone(commands, records: LaunchRecords) -> None:
+    cluster = slurm.SlurmCluster(slurm.Settings())
+    cluster.belongs_to(records)
+    calls = commands("scancel")
+    status = job_status(records, "prepare")
+    commands("squeue", "RUNNING|/home/stranger/work\n")
+    with pytest.raises(LauncherError, match=r"is not prepare's any more: it works in /home/stran"):
+        cluster.cancel(status, force=False)
+    assert not calls.exists()
+    commands("squeue", f"PENDING|/mnt/as/the/job/sees/it/{records.directory.name}/submitit\n")
+    cluster.cancel(status, force=False)
+    assert calls.read_text() == f"{status.job_id}\n"
+    calls.unlink()
+    # A stage that runs is left to its job, which lets it save its work.
+    records.append("prepare", "started", host="n1")
+    commands("squeue", f"RUNNING|{records.directory}/submitit\n")
+    cluster.cancel(job_status(records, "prepare"), force=False)
+    assert calls.read_text() == f"--signal=URG {status.job_id}.0\n"
+
+
 @pytest.mark.parametrize(
     ("timeout_min", "delay_s", "expected"),
     [(1, 90, "URG@15"), (6, 90, "URG@90"), (60, 90, "URG@90"), (None, 90, "URG@90"), (1, 0, None)],
@@ -410,7 +530,7 @@ def test_what_sbatch_says_is_the_message(commands) -> None:
     with pytest.raises(LauncherError, match=r"^sbatch: invalid partition: x; no$"):
         slurm_client.sbatch([], "#!/bin/sh\n")
     with pytest.raises(ConfigError, match=r"would not take fit: sbatch: invalid.*--dry-run shows"):
-        slurm_client.test_only("#!/bin/sh\n", "fit")
+        slurm_client.test_only("#!/bin/sh\n", "fit", {})
     with pytest.raises(LauncherError, match="there is no scontrol here"):
         slurm_client.release("3")
 
