@@ -148,7 +148,11 @@ def _on_warning(job: Job, records: LaunchRecords, stop: StopRequest) -> None:
     Slurm looks at time limits twice a minute, and sends the warning up to a minute early.
     """
     if cancel_requested(records, job.stage):
-        return stop.request()
+        # SLURM has not begun to count: the guard has all of its time.
+        kill_after_s, stop.kill_after_s = stop.kill_after_s, None
+        stop.request()
+        stop.kill_after_s = kill_after_s
+        return
     delay_s = warning_delay_s(job)
     left_s = slurm_client.time_left_s(os.environ["SLURM_JOB_ID"])
     if left_s is not None and left_s > delay_s:

@@ -21,7 +21,7 @@ from launcher.status import JobStatus, chain_status, job_status
 from tests.cluster.rehearsed import Slurm, User
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-STAGES = ("report", "train", "wait", "fail", "die", "deaf", "hardened", "score")
+STAGES = ("report", "train", "wait", "fail", "die", "deaf", "hardened", "saves", "score")
 
 TRAINING_YAML = """\
 exp_dir: ${recipe_dir}/exp/tiny
@@ -111,6 +111,21 @@ class TinySystem(BaseSystem):
         for signum in (signal.SIGTERM, signal.SIGUSR2, signal.SIGINT):
             signal.signal(signum, signal.SIG_IGN)
         self.sleep("hardened")
+
+    def saves(self):
+        # As a training that saves its work: it needs its image for some time more.
+        def save(*_):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            end = time.monotonic() + 3
+            files = sorted(Path("/usr/bin").iterdir())
+            while files and time.monotonic() < end:
+                subprocess.run([sys.executable, "-c", "import json"], check=True)
+                files.pop().read_bytes()
+            Path(self.exp_dir, "noted", "saved").touch()
+            os._exit(7)
+
+        signal.signal(signal.SIGTERM, save)
+        self.sleep("saves")
 """
 
 RUN = """\

@@ -364,6 +364,24 @@ def test_no_container_is_left(launches: Launches, how: str) -> None:
     assert stat.S_IMODE(records.directory.stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize("runtime", ["apptainer", "docker", "podman"])
+def test_a_stage_on_slurm_has_its_image_until_it_has_saved(
+    launches: Launches, slurm: Slurm, runtime: str
+) -> None:
+    """A signal to every process of the job would end what serves a SIF file as well."""
+    options = ("--cluster", "slurm", "--container", runtime, "--stages", "saves", "score")
+    records = launches.launch(*options, "image=cpu")
+    until(lambda: (launches.recipe / "exp/tiny/noted/saves.0.json").exists(), 60, "the start")
+    cancel = [sys.executable, "-m", "launcher", "cancel", str(records.directory)]
+    done = subprocess.run(cancel, cwd=launches.recipe, env=launches.environment, timeout=60)
+    assert done.returncode == 0
+    assert (launches.recipe / "exp/tiny/noted/saved").exists(), launches.file(
+        "saves", ".out"
+    ).read_text()
+    told = [(each.state, each.reason) for each in launches.wait(records).values()]
+    assert told == [("cancelled", "cancelled (exit status 7)"), ("cancelled", "cancelled")]
+
+
 def test_dry_run_shows_the_command_that_is_run(launches: Launches, slurm: Slurm) -> None:
     import shlex
 
