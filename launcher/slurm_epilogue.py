@@ -8,16 +8,21 @@ A job process that is killed (SIGKILL; by the kernel, when memory runs out) leav
 and one that cannot begin on its node has no records to write to. What SLURM knows of a job it
 forgets; without accounting, within minutes. So this closes the record and the metadata if they are
 open.
+
+Where SLURM finds a job's processes by their parents (``proctrack/linuxproc``), one that has left
+its own for good outlives the job, unless its guard or its job process ends it. So this does.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
-from launcher import slurm_client, stage_files
+from launcher import guard, slurm_client, stage_files
 from launcher.errors import LauncherError, RecordError
 from launcher.records import LaunchRecords
 from launcher.status import (
@@ -32,12 +37,19 @@ from launcher.status import (
 from launcher.status import job_status as recorded_status
 
 _LAST_WORDS_BYTES = 4096
+_KILL_PATIENCE_S = 5.0
+_POLL_S = 0.1
 
 
 def main(argv: list[str]) -> int:
-    """Close what is open; return the exit status for the job."""
-    stage, srun_status = argv[0], int(argv[1])
+    """Close what is open, end what is left; return the exit status for the job."""
     records = LaunchRecords(Path.cwd().parent)
+    status = _settle(records, argv[0], int(argv[1]))
+    kill_left(records.directory.name, os.environ["SLURM_JOB_ID"])
+    return status
+
+
+def _settle(records: LaunchRecords, stage: str, srun_status: int) -> int:
     with suppress(RecordError):
         status = recorded_status(records, stage)
         if not status.has_ended:
@@ -47,6 +59,40 @@ def main(argv: list[str]) -> int:
         elif status.exit_code:
             return status.exit_code
     return srun_status or 1
+
+
+def kill_left(launch: str, job_id: str) -> None:
+    """Kill what a stage has left on this node: it carries the ids of the launch and of the job.
+
+    A stage whose guard is still there is left to that one for as long as it may take.
+    """
+    own = {f"LAUNCHER_LAUNCH_ID={launch}".encode(), f"SLURM_JOB_ID={job_id}".encode()}
+    guarded_until = time.monotonic() + guard.MAX_GRACE_WITHOUT_JOB_S + 1
+    give_up = guarded_until + _KILL_PATIENCE_S
+    while (left := _carrying(own)) and time.monotonic() < give_up:
+        if time.monotonic() > guarded_until or not any(map(_is_guard, left)):
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        time.sleep(_POLL_S)
+
+
+def _carrying(variables: set[bytes]) -> list[int]:
+    """Return this user's processes that have these variables in their environment."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended, or is another's
+            environment = set((process / "environ").read_bytes().split(b"\0"))
+            if variables <= environment and process.stat().st_uid == os.getuid():
+                found.append(int(process.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def _is_guard(pid: int) -> bool:
+    with suppress(OSError):
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return any(each.endswith(b"/guard.py") for each in arguments[:3])
+    return False
 
 
 def _close(records: LaunchRecords, status: JobStatus, srun_status: int) -> None:

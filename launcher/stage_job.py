@@ -90,7 +90,7 @@ class StageJob:
             raise
 
     def _run(self, records: LaunchRecords, stop: StopRequest) -> None:
-        parent_pid = os.getppid()
+        parent_pid = _parent_pid()
         if not self.in_foreground:  # there the parent is a shell, which may go
             signal_on_parent_death(signal.SIGTERM, parent_pid)
         guard.adopt_orphans()  # what a guard that was itself killed leaves behind
@@ -99,7 +99,9 @@ class StageJob:
         cluster = registry.load("clusters", self.job.settings.cluster.name)
 
         def settled(outcome: Outcome, allocation: Allocation | None = None) -> Outcome:
-            if outcome.state == CANCELLED and not self.in_foreground and os.getppid() != parent_pid:
+            is_lost = not self.in_foreground and os.getppid() != parent_pid
+            is_lost = is_lost and not cancel_requested(records, self.job.stage)
+            if outcome.state == CANCELLED and is_lost:
                 reason = "the process that holds its job was killed"
                 return replace(outcome, state=FAILED, reason=reason)
             if allocation is None or not hasattr(cluster, "settled"):
@@ -289,8 +291,15 @@ class _StageRun:
         )
         with process:
             assert process.stdin is not None
-            self.stop.pass_on_to(process.stdin)
+            self.stop.pass_on_to(process.stdin, process.kill)
             return terminal.tee(process, output) if self.in_foreground else process.wait()
+
+
+def _parent_pid() -> int:
+    """Return the process that holds this job, be it still there or not."""
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":  # there its id is the job's
+        return int(os.environ["SUBMITIT_LOCAL_JOB_ID"])
+    return os.getppid()
 
 
 def job_environment(inherited: Mapping[str, str]) -> dict[str, str]:

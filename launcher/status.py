@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from launcher.printable import harmless
 from launcher.process import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
 
@@ -24,6 +26,8 @@ WAITS_FOR_UPSTREAM = "waits for the stage before"
 # Said by a scheduler of a job that nobody cancelled: its upstream failed, as a rule.
 BY_SCHEDULER = "cancelled by the scheduler itself"
 _NEVER_STARTED = "its job left the queue before it started; the scheduler has forgotten why"
+# The last line that Python says of an exception, as it stands in a job process's own output.
+_ERROR = re.compile(r"(?:\w+\.)*(\w*(?:Error|Exception|Interrupt|Exit): .+)")
 ENDED = frozenset({DONE, FAILED, CANCELLED, SKIPPED})
 
 
@@ -31,7 +35,9 @@ ENDED = frozenset({DONE, FAILED, CANCELLED, SKIPPED})
 class JobStatus:
     """State of one stage's job. Times are seconds since the epoch.
 
-    ``output_inode`` tells the raw output of this run from that of a later one.
+    ``output_inode`` tells the raw output of this run from that of a later one. ``process`` is what
+    the cluster started, and ``job_process`` what runs the stage, where they are on a host that can
+    be asked; the one may outlive the other.
     """
 
     stage: str
@@ -39,6 +45,7 @@ class JobStatus:
     reason: str = ""
     job_id: str | None = None
     process: ProcessId | None = None
+    job_process: ProcessId | None = None
     started: float | None = None
     ended: float | None = None
     exit_code: int | None = None
@@ -48,6 +55,12 @@ class JobStatus:
     def has_ended(self) -> bool:
         """Whether nothing more will happen to this job."""
         return self.state in ENDED
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a process is left that may still record an end."""
+        processes = [each for each in (self.process, self.job_process) if each is not None]
+        return not processes or any(each.is_alive() for each in processes)
 
 
 def chain_status(records: LaunchRecords, cluster: Cluster | None = None) -> list[JobStatus]:
@@ -190,19 +203,33 @@ def job_status(records: LaunchRecords, stage: str) -> JobStatus:
     if status.job_id is None and cancel_requested(records, stage):
         # One that is submitted all the same sees the request when it begins.
         return replace(status, state=CANCELLED, reason="cancelled before it was submitted")
-    if status.process is None or status.process.is_alive():
+    if status.is_held:
         return status
+    return lost(records, stage)
+
+
+def lost(records: LaunchRecords, stage: str) -> JobStatus:
+    """Tell how a job ended of which no process is left that could still record it."""
     # It may have recorded its end between our reading and our looking at the process.
     status = _told(records, stage)
     if status.has_ended:
         return status
     if cancel_requested(records, stage):
         return replace(status, state=CANCELLED, reason="cancelled")
-    return replace(
-        status,
-        state=FAILED,
-        reason="its process is gone without a result: killed by SIGKILL, or the machine stopped",
-    )
+    said = _last_words(records, status)
+    how = f"it ended with {said}" if said else "killed by SIGKILL, or the machine stopped"
+    return replace(status, state=FAILED, reason=f"its process is gone without a result: {how}")
+
+
+def _last_words(records: LaunchRecords, status: JobStatus) -> str:
+    """Return the error that a job process ended with; one that was killed says nothing."""
+    try:
+        log = records.directory / "submitit" / f"{status.job_id}_0_log.out"
+        lines = log.read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    found = _ERROR.fullmatch(lines[-1]) if lines else None
+    return harmless(found[1]) if found else ""
 
 
 def cancel_requested(records: LaunchRecords, stage: str) -> bool:
@@ -241,6 +268,8 @@ def _told(records: LaunchRecords, stage: str) -> JobStatus:
         attempt = event.get("attempt", attempt)
         if event["event"] == "waiting":
             status = replace(status, reason=f"waits for {event['upstream']}")
+            if event.get("process") is not None:
+                status = replace(status, job_process=ProcessId.from_record(event["process"]))
         elif event["event"] == "started":
             status = replace(
                 status,

@@ -11,6 +11,8 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol
 
 CANCELLED = "cancelled"
+# What a guard that can hear takes to kill its stage, and a container to end after it.
+_KILLING_S = 2.0
 
 
 class Channel(Protocol):
@@ -46,6 +48,8 @@ class StopRequest:
         self.kill_after_s: float | None = None
         self._in_foreground = in_foreground
         self._channel: Channel | None = None
+        self._kill: Callable[[], object] | None = None
+        self._is_forced = False
         self._signum = signal.SIGTERM
         self._timer: threading.Timer | None = None
         self._last_timer: threading.Timer | None = None
@@ -80,6 +84,12 @@ class StopRequest:
             self._last_timer.daemon = True
             self._last_timer.start()
 
+    def force(self) -> None:
+        """Have the stage killed at once, and who stands over it as well if it does not do that."""
+        self._signum, self._is_forced = signal.SIGKILL, True
+        self.request()
+        self._kill_soon()
+
     def warn(self, how: str) -> None:
         """Let a stage that listens (to SIGUSR2) save its work; one that does not goes on."""
         self.warned = self.warned or how
@@ -101,11 +111,24 @@ class StopRequest:
         self._timer.daemon = True
         self._timer.start()
 
-    def pass_on_to(self, channel: Channel) -> None:
-        """Name whom to tell; a stop that was asked for before there was anybody is not lost."""
-        self._channel = channel
+    def pass_on_to(self, channel: Channel, kill: Callable[[], object] | None = None) -> None:
+        """Name whom to tell; a stop that was asked for before there was anybody is not lost.
+
+        Args:
+            channel: to who stands over the stage.
+            kill: ends that one, whether it listens or is suspended.
+        """
+        self._channel, self._kill = channel, kill
         if self.requested:
             self._tell(self._signum)
+        if self._is_forced:
+            self._kill_soon()
+
+    def _kill_soon(self) -> None:
+        if self._kill is not None:
+            timer = threading.Timer(_KILLING_S, self._kill)
+            timer.daemon = True
+            timer.start()
 
     def _tell(self, signum: signal.Signals) -> None:
         if self._channel is None:

@@ -8,6 +8,7 @@ apart from the terminal.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import shlex
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import submitit
 from submitit.local.local import LocalJob
 
-from launcher import local_controller, local_gpus
+from launcher import local_controller, local_gpus, lost_job
 from launcher.clusters.base import Allocation, JobHandle, JobState
 from launcher.containers.base import Feature
 from launcher.errors import ConfigError, LauncherError
@@ -43,6 +44,11 @@ _NO_LIMIT_S = 10 * 365 * 24 * 3600
 # A job takes some 0.6 s of processor time before it waits. Were all to take it at once, the first
 # stage of a chain would start seconds later. No stage is over before the next job is ready.
 _HEAD_START_S = 0.3
+# To a job process: kill the stage. Those who do not know of it, as before they listen, end.
+_FORCE = signal.SIGUSR1
+# What a job process then has: a daemon may be slow to remove a container.
+_FORCE_PATIENCE_S = 15.0
+_FORCE_AGAIN_S, _FORCE_POLL_S = 0.25, 0.02
 
 
 @dataclass
@@ -67,6 +73,7 @@ def allocation(
 ) -> Iterator[Allocation | Outcome]:
     """Wait for the job's turn and its GPUs; give the reason where it is not to run."""
     settings: Settings = job.settings.cluster
+    stop.act_on(_FORCE, stop.force)
     closed = wait_for_turn(job, records, stop, settings.poll_s)
     if closed is not None:
         yield closed
@@ -124,7 +131,9 @@ def wait_for_turn(
         Why the job is not to run; None when it is, and when it was asked to stop.
     """
     submitter = ProcessId.from_record(records.read_launch()["launcher"])
-    records.append(job.stage, "waiting", upstream=job.after or "the end of the submission")
+    own = ProcessId.of(os.getpid()).to_record()
+    upstream = job.after or "the end of the submission"
+    records.append(job.stage, "waiting", upstream=upstream, process=own)
     while not stop.requested and not _is_released(records):
         if not submitter.is_alive() and not _is_released(records):
             return Outcome(CANCELLED, "the launcher ended before the whole chain was submitted")
@@ -134,6 +143,7 @@ def wait_for_turn(
         if status.state == DONE:
             return None
         if status.has_ended:
+            lost_job.close(records, status)
             return Outcome(SKIPPED, why_skipped(status))
         time.sleep(poll_s)
     return None
@@ -230,9 +240,12 @@ class LocalCluster:
         """Jobs look at the record themselves."""
 
     def cancel(self, status: JobStatus, *, force: bool) -> None:
-        """Send SIGTERM to the job's controller, which passes it on; with ``force`` SIGKILL."""
-        if status.process is not None:
-            status.process.send(signal.SIGKILL if force else signal.SIGTERM)
+        """Ask the job to stop; with ``force`` kill the stage, and wait for the job to see to it."""
+        holders = [each for each in (status.process, status.job_process) if each is not None]
+        if force:
+            _end(status, holders)
+        else:
+            any(each.send(signal.SIGTERM) for each in holders)  # the controller passes it on
 
     def states(self, job_ids: Sequence[str]) -> Mapping[str, JobState]:
         """There is no scheduler to ask."""
@@ -240,6 +253,32 @@ class LocalCluster:
 
 
 Implementation = LocalCluster
+
+
+def _end(status: JobStatus, holders: Sequence[ProcessId]) -> None:
+    """Have a job's own process end the stage: it alone can remove the container, and record it.
+
+    A job process that has not begun has nothing to end; one that does not do it in time is killed,
+    and its controller does what it left undone.
+    """
+    job = status.job_process
+    if job is None:
+        for holder in holders:
+            holder.send(signal.SIGKILL)
+        return
+    for holder in holders:
+        if holder != job:
+            holder.send(signal.SIGCONT)
+    deadline = time.monotonic() + _FORCE_PATIENCE_S
+    # One at a time, and again: of two signals at once, Python may act on the other alone.
+    for signum in itertools.cycle([_FORCE, signal.SIGCONT]):
+        if not job.send(signum):
+            return
+        if time.monotonic() > deadline:
+            job.send(signal.SIGKILL)
+        next_s = time.monotonic() + _FORCE_AGAIN_S
+        while job.is_alive() and time.monotonic() < next_s:
+            time.sleep(_FORCE_POLL_S)
 
 
 def check_machine(launch: Launch, cluster: str) -> None:
