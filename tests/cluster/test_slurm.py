@@ -251,11 +251,14 @@ REFUSED = {
     "unknown partition": (
         ["stages.train.partition=nope"],
         r"SLURM would not take train: sbatch: invalid partition specified: nope; .*Invalid "
-        r"partition name specified\. What a stage asks for is set with stages\.train\.KEY=VALUE",
+        r"partition name specified\. It asks for nodes=1, partition=nope\. "
+        r"There is: main: .* What a stage asks for is set with stages\.train\.KEY=VALUE",
     ),
     "too many GPUs": (
         ["stages.train.gpus_per_node=5"],
-        r"would not take train: sbatch: .*Requested node configuration is not available",
+        r"would not take train: sbatch: .*Requested node configuration is not available\. "
+        r"It asks for nodes=1, gpus_per_node=5\. "
+        r"There is: main: 3 nodes with 4 CPUs, .* GiB, gpu:4; low: ",
     ),
     "too many nodes": (
         ["resources.nodes=4"],
@@ -280,6 +283,10 @@ REFUSED = {
     "unknown option of sbatch": (
         ["cluster.sbatch.exclood=n1"],
         r"would not take report: sbatch: unrecognized option '--exclood=n1'",
+    ),
+    "option of the launcher's own, abbreviated": (
+        ["cluster.sbatch.arra='0-2'"],
+        r"sbatch\.arra cannot be set: sbatch takes it for --array",
     ),
     "option of the launcher's own": (
         ["cluster.sbatch.dependency='afterok:1'"],

@@ -525,3 +525,16 @@ def test_a_stage_that_does_not_listen_has_all_of_its_time(
     events = [each["event"] for each in launch.records.events(LAUNCH)]
     assert "cancel_requested" not in events
     assert shlex.quote(stage) == stage
+
+
+def test_a_failure_in_a_folder_that_is_no_utf8_has_its_reason(slurm: Slurm, tmp_path: Path) -> None:
+    site = Site(slurm, write_recipe(tmp_path / "inv\udcff"))
+    try:
+        command = ["--cluster", "slurm", "--container", "none", "--stages", "fail", "score"]
+        done = site.run(*command, "launch_name=odd")
+        assert done.returncode == 0, done.stderr
+        launch = named(site, "odd")
+        assert ended(launch)["fail"] == ("failed", "exit status 3")
+    finally:
+        for job in site.queued():
+            subprocess.run(["scancel", job], env={**os.environ, **slurm.environment}, timeout=30)
