@@ -14,9 +14,10 @@ It needs only the standard library. What was seen of clients:
   container still stops. ``follow`` waits for the second one, and returns what that returns.
 - Apptainer that is killed leaves what serves the image (``squashfuse_ll``). ``end`` ends that. With
   ``follow`` all that is left stays: conmon, and the process that holds Podman's user namespace.
-- SIGTERM to every process of a job ends ``squashfuse_ll`` too, and the stage loses its image (SIGBUS)
-  before it has saved. Signals ignored or blocked here do not help: Apptainer 1.4.5 resets both for
-  what it starts. So a launch that is cancelled has the job alone told, see ``clusters/slurm.py``.
+- SIGTERM to every process of a job ends ``squashfuse_ll`` too, and the stage loses its image
+  (SIGBUS) before it has saved. Signals ignored or blocked here do not help: Apptainer 1.4.5 resets
+  both for what it starts. So, of a launch that is cancelled, the job process alone is told, see
+  ``clusters/slurm.py``.
 """
 
 from __future__ import annotations
