@@ -66,7 +66,7 @@ def kill_left(launch: str, job_id: str) -> None:
 
     A stage whose guard is still there is left to that one for as long as it may take.
     """
-    own = {f"LAUNCHER_LAUNCH_ID={launch}".encode(), f"SLURM_JOB_ID={job_id}".encode()}
+    own = {os.fsencode(f"LAUNCHER_LAUNCH_ID={launch}"), os.fsencode(f"SLURM_JOB_ID={job_id}")}
     guarded_until = time.monotonic() + guard.MAX_GRACE_WITHOUT_JOB_S + 1
     give_up = guarded_until + _KILL_PATIENCE_S
     while (left := _carrying(own)) and time.monotonic() < give_up:

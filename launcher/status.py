@@ -26,8 +26,8 @@ WAITS_FOR_UPSTREAM = "waits for the stage before"
 # Said by a scheduler of a job that nobody cancelled: its upstream failed, as a rule.
 BY_SCHEDULER = "cancelled by the scheduler itself"
 _NEVER_STARTED = "its job left the queue before it started; the scheduler has forgotten why"
-# The last line that Python says of an exception, as it stands in a job process's own output.
-_ERROR = re.compile(r"(?:\w+\.)*(\w*(?:Error|Exception|Interrupt|Exit): .+)")
+# How the last line begins that Python says of an exception, in a job process's own output.
+_ERROR = re.compile(r"launcher\.errors\.\w+: |(?=[\w.]*(?:Error|Exception): )")
 ENDED = frozenset({DONE, FAILED, CANCELLED, SKIPPED})
 
 
@@ -216,8 +216,7 @@ def lost(records: LaunchRecords, stage: str) -> JobStatus:
         return status
     if cancel_requested(records, stage):
         return replace(status, state=CANCELLED, reason="cancelled")
-    said = _last_words(records, status)
-    how = f"it ended with {said}" if said else "killed by SIGKILL, or the machine stopped"
+    how = _last_words(records, status) or "killed by SIGKILL, or the machine stopped"
     return replace(status, state=FAILED, reason=f"its process is gone without a result: {how}")
 
 
@@ -228,8 +227,8 @@ def _last_words(records: LaunchRecords, status: JobStatus) -> str:
         lines = log.read_text(errors="replace").splitlines()
     except OSError:
         return ""
-    found = _ERROR.fullmatch(lines[-1]) if lines else None
-    return harmless(found[1]) if found else ""
+    found = _ERROR.match(lines[-1]) if lines else None
+    return harmless(lines[-1][found.end() :]) if found else ""
 
 
 def cancel_requested(records: LaunchRecords, stage: str) -> bool:

@@ -333,19 +333,26 @@ def test_an_image_by_tag_is_refused_or_said_so_in_every_record(launches: Launche
     assert "is not pinned" in records.read_launch()["notices"][-1]
 
 
-@pytest.mark.parametrize("how", ["cancel", "kill the client", "kill the job"])
+@pytest.mark.parametrize(
+    "how",
+    ["cancel", "cancel --force", "pause, cancel --force", "kill the client", "kill the job"],
+)
 def test_no_container_is_left(launches: Launches, how: str) -> None:
     """Of a stage that does not listen to SIGTERM."""
-    records = launches.launch(
-        *("--container", "docker", "--stages", "hardened", "score", "stop_grace_s=2")
-    )
+    grace = "stop_grace_s=300" if "force" in how else "stop_grace_s=2"
+    records = launches.launch("--container", "docker", "--stages", "hardened", "score", grace)
     until(lambda: (launches.recipe / "exp/tiny/noted/hardened.0.json").exists(), 60, "the start")
     assert len(launches.containers()) == 1
     started = next(each for each in records.events("hardened") if each["event"] == "started")
-    if how == "cancel":
-        cancel = [sys.executable, "-m", "launcher", "cancel", str(records.directory)]
+    if "cancel" in how:
+        if "pause" in how:
+            docker = ["docker", "pause", *launches.containers()]
+            subprocess.run(docker, env=launches.environment, check=True, timeout=30)
+        force = ["--force"] if "force" in how else []
+        cancel = [sys.executable, "-m", "launcher", "cancel", str(records.directory), *force]
         done = subprocess.run(cancel, cwd=launches.recipe, env=launches.environment, timeout=60)
         assert done.returncode == 0
+        assert not force or not launches.containers()
     elif how == "kill the client":
         children = Path(f"/proc/{started['pid']}/task/{started['pid']}/children").read_text()
         clients = [
@@ -358,7 +365,7 @@ def test_no_container_is_left(launches: Launches, how: str) -> None:
         os.kill(started["pid"], signal.SIGKILL)
     until(lambda: not launches.containers(), 10, "the end of the container")
     states = [status.state for status in launches.wait(records).values()]
-    assert states == ["cancelled" if how == "cancel" else "failed", states[1]]
+    assert states == ["cancelled" if "cancel" in how else "failed", states[1]]
     assert states[1] in ("cancelled", "skipped")
     time.sleep(0.5)
     assert stat.S_IMODE(records.directory.stat().st_mode) == 0o700

@@ -347,15 +347,6 @@ def test_job_and_guard_killed_together_leave_nothing_behind(
     assert processes_of(recipe_dir) == []
 
 
-def test_a_directory_that_cannot_be_written_is_the_reason(recipe_dir: Path, launcher) -> None:
-    (recipe_dir / "exp").write_text("a file where a folder should be")
-    done = launcher("--recipe", str(recipe_dir), "--stages", "fit", "--follow")
-    assert done.returncode == 2
-    assert "exp is not a folder" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (recipe_dir / ".launches").exists()
-
-
 def rewrite_stage(recipe_dir: Path, stage: str, *lines: str) -> None:
     """Have a stage do something else."""
     system = recipe_dir / "src" / "tiny_system.py"
@@ -364,6 +355,98 @@ def rewrite_stage(recipe_dir: Path, stage: str, *lines: str) -> None:
     body = "".join(f"        {line}\n" for line in lines)
     tail = f"\n    def {after}" if after else ""
     system.write_text(f"{head}    def {stage}(self):\n{body}{tail}")
+
+
+@pytest.fixture
+def deaf(recipe_dir: Path, launcher) -> LaunchRecords:
+    """Return a launch whose first stage ignores SIGTERM until it ends by itself, after 4 s."""
+    rewrite_stage(
+        recipe_dir,
+        "prepare",
+        "import signal",
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+        "Path(self.exp_dir, 'prepare.pid').write_text(str(os.getpid()))",
+        "time.sleep(float(os.environ.get('TINY_SLEEP_S', '4')))",
+    )
+    return LaunchRecords(recipe_dir / ".launches" / "deaf")
+
+
+def start_deaf(deaf: LaunchRecords, launcher, *options: str, **variables: str) -> dict[str, int]:
+    """Start it; return its processes once it is deaf."""
+    recipe_dir = deaf.directory.parents[1]
+    done = launcher("--recipe", str(recipe_dir), "launch_name=deaf", *options, **variables)
+    assert done.returncode == 0, done.stderr
+    until((recipe_dir / "exp" / "tiny" / "prepare.pid").exists)
+    controller = int(deaf.events(LAUNCH)[0]["job_id"])
+    job = child(controller)
+    return {"controller": controller, "job": job, "guard": child(job)}
+
+
+@pytest.mark.parametrize(
+    "suspended", [[], ["guard"], ["job", "guard"], ["controller"], ["killed controller"]]
+)
+def test_cancel_force_ends_a_stage_before_it_says_so(
+    recipe_dir: Path, deaf: LaunchRecords, launcher, suspended: list[str]
+) -> None:
+    started = start_deaf(deaf, launcher, "stop_grace_s=300", TINY_SLEEP_S="300")
+    for name in suspended:
+        signum = signal.SIGKILL if "killed" in name else signal.SIGSTOP
+        os.kill(started[name.split()[-1]], signum)
+    done = launcher("cancel", "--force", cwd=recipe_dir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert processes_of(recipe_dir) == []
+    told = {status.stage: (status.state, status.reason) for status in chain_status(deaf)}
+    assert told == {
+        "prepare": ("cancelled", "cancelled (killed by SIGKILL)"),
+        "fit": ("cancelled", "cancelled before it started"),
+        "score": ("cancelled", "cancelled before it started"),
+    }
+    metadata = json.loads((recipe_dir / "exp" / "tiny" / "prepare.metadata.json").read_text())
+    assert (metadata["state"], metadata["exit"]["signal"]) == ("interrupted", "SIGKILL")
+
+
+def test_a_stage_outlives_the_controller_of_its_job(deaf: LaunchRecords, launcher) -> None:
+    started = start_deaf(deaf, launcher)
+    os.kill(started["controller"], signal.SIGKILL)
+    until(lambda: not runs(started["controller"]))
+    seen = []
+    while not seen or seen[-1] != "done":
+        assert seen in ([], ["running"] * len(seen))
+        seen.append(chain_status(deaf)[0].state)
+        time.sleep(0.02)
+    assert len(seen) > 2
+    assert {status.state for status in wait_for_all(deaf).values()} == {"done"}
+
+
+@pytest.mark.parametrize("victims", [["job"], ["controller", "job", "guard"]])
+def test_what_a_killed_job_leaves_open_is_closed(
+    recipe_dir: Path, deaf: LaunchRecords, launcher, victims: list[str]
+) -> None:
+    """By its controller; where that was killed too, by the job of the next stage."""
+    started = start_deaf(deaf, launcher, TINY_SLEEP_S="300")
+    for name in victims:
+        os.kill(started[name], signal.SIGSTOP)
+    for name in victims:
+        os.kill(started[name], signal.SIGKILL)
+    ended = wait_for_all(deaf)
+    assert (ended["prepare"].state, ended["fit"].state) == ("failed", "skipped")
+    file = recipe_dir / "exp" / "tiny" / "prepare.metadata.json"
+    until(lambda: json.loads(file.read_text())["state"] != "running")
+    metadata = json.loads(file.read_text())
+    assert metadata["state"] == "failed"
+    assert "killed by SIGKILL" in metadata["exit"]["message"]
+    (last,) = (each for each in deaf.events("prepare") if each["event"] == "ended")
+    assert last["reason"] == ended["prepare"].reason
+    until(lambda: not processes_of(recipe_dir), timeout_s=10)
+
+
+def test_a_directory_that_cannot_be_written_is_the_reason(recipe_dir: Path, launcher) -> None:
+    (recipe_dir / "exp").write_text("a file where a folder should be")
+    done = launcher("--recipe", str(recipe_dir), "--stages", "fit", "--follow")
+    assert done.returncode == 2
+    assert "exp is not a folder" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (recipe_dir / ".launches").exists()
 
 
 @pytest.fixture

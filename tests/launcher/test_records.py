@@ -220,3 +220,43 @@ def test_an_event_is_shown_without_what_a_terminal_would_obey(hostile_path: Path
     events, damaged = records.events_and_damage("fit")
     assert [event["reason"] for event in events] == [r"\x1b]0;T\x07 \ud800"]
     assert damaged == 1
+
+
+def test_a_job_process_lives_on_without_its_controller(
+    records: LaunchRecords, sleeper: subprocess.Popen
+) -> None:
+    records.write_launch({"jobs": [JOB]})
+    gone = subprocess.Popen(["sleep", "300"])
+    controller = ProcessId.of(gone.pid)
+    gone.kill()
+    gone.wait()
+    stage = JOB["stage"]
+    records.append(LAUNCH, "submitted", stage=stage, job_id="7", process=controller.to_record())
+    own = ProcessId.of(sleeper.pid)
+    records.append(stage, "waiting", upstream="prepare", process=own.to_record())
+    records.append(stage, "started")
+    assert job_status(records, stage).state == "running"
+    sleeper.kill()
+    sleeper.wait()
+    assert job_status(records, stage).state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("last", "how"),
+    [
+        ("launcher.errors.RecordError: cannot write x: No space left", "cannot write x: No space"),
+        ("OSError: [Errno 28] No space left on device", "OSError: [Errno 28] No space left"),
+        ("submitit INFO (2026-11-24) - Loading pickle", "killed by SIGKILL, or the machine"),
+    ],
+)
+def test_what_a_job_process_said_last_is_its_reason(
+    records: LaunchRecords, last: str, how: str
+) -> None:
+    gone = subprocess.Popen(["true"])
+    process = ProcessId.of(gone.pid).to_record()
+    gone.wait()
+    records.append(LAUNCH, "submitted", stage="fit", job_id="7", process=process)
+    (records.directory / "submitit").mkdir()
+    (records.directory / "submitit" / "7_0_log.out").write_text(f"Traceback\n{last}\n")
+    reason = job_status(records, "fit").reason
+    assert reason.startswith(f"its process is gone without a result: {how}")

@@ -502,6 +502,8 @@ WARNED_BEFORE = "StartTime=2026-01-02T03:04:05 PreemptTime=2026-01-02T03:00:00"
         ("JobState=RUNNING Reason=None Restarts=1", 1, None),
         ("JobState=COMPLETING Reason=None Restarts=0", 0, "cancelled"),
         ("JobState=COMPLETING Reason=None Restarts=1", 0, "pending"),
+        ("JobState=COMPLETING Reason=JobLaunchFailure Restarts=0", 0, "failed"),
+        ("JobState=COMPLETING Reason=NodeDown Restarts=0", 0, "failed"),
         ("JobState=COMPLETING Reason=TimeLimit Restarts=0", 0, "failed"),
         (f"JobState=RUNNING Reason=None Restarts=0 {WARNED}", 0, "failed"),
         (f"JobState=RUNNING Reason=None Restarts=0 {WARNED_BEFORE}", 0, None),
@@ -776,6 +778,41 @@ def test_the_exit_status_of_a_job_is_its_stages(
     monkeypatch.chdir(records.directory / "submitit")
     monkeypatch.setenv("SLURM_JOB_ID", "a1")
     assert slurm_epilogue.main(["prepare", "1"]) == exit_code
+
+
+def test_what_a_job_left_on_its_node_is_killed_and_nothing_else() -> None:
+    marks = {"LAUNCHER_LAUNCH_ID": "mine", "SLURM_JOB_ID": "a1"}
+    others = [{**marks, "LAUNCHER_LAUNCH_ID": "yours"}, {**marks, "SLURM_JOB_ID": "a11"}, {}]
+    ours, *theirs = (
+        subprocess.Popen(["sleep", "300"], env=each, start_new_session=True)
+        for each in (marks, *others)
+    )
+    try:
+        slurm_epilogue.kill_left("mine", "a1")
+        assert ours.wait(20) == -signal.SIGKILL
+        assert [each.poll() for each in theirs] == [None] * 3
+    finally:
+        for each in (ours, *theirs):
+            each.kill()
+            each.wait()
+
+
+def test_a_stage_whose_guard_still_sees_to_it_may_save_its_work(tmp_path: Path) -> None:
+    saves = "trap 'sleep 1; touch saved; exit' TERM; touch up; while :; do sleep 0.1; done"
+    guarded = subprocess.Popen(
+        [sys.executable, guard.__file__, "5", "bash", "-c", saves],
+        cwd=tmp_path,
+        env={**os.environ, "LAUNCHER_LAUNCH_ID": "mine", "SLURM_JOB_ID": "a1"},
+        stdin=subprocess.PIPE,
+    )
+    with guarded:
+        end = time.monotonic() + 20
+        while not (tmp_path / "up").exists() and time.monotonic() < end:
+            time.sleep(0.02)
+        assert guarded.stdin is not None
+        guarded.stdin.close()  # as when the job process is killed
+        slurm_epilogue.kill_left("mine", "a1")
+    assert (tmp_path / "saved").exists()
 
 
 def test_a_stage_that_slurm_skips_after_one_that_is_done_says_so(records: LaunchRecords) -> None:

@@ -161,3 +161,21 @@ def test_nohup_stays(handled: Callable[[int], list[int]]) -> None:
     with StopRequest(in_foreground=True) as stop:
         os.kill(os.getpid(), signal.SIGHUP)
         assert not stop.requested
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+def test_force_tells_sigkill_and_then_kills_who_does_not_obey(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch, is_early: bool
+) -> None:
+    monkeypatch.setattr("launcher.stop_request._KILLING_S", 0.01)
+    killed = threading.Event()
+    with StopRequest() as stop:
+        if is_early:
+            stop.force()
+        stop.pass_on_to(End(pipe[1]), killed.set)
+        if not is_early:
+            assert not killed.wait(0.05)
+            stop.force()
+        assert told(pipe[0]) == [signal.SIGKILL]
+        assert stop.why == CANCELLED
+        assert killed.wait(20)
