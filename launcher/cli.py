@@ -83,8 +83,9 @@ def command_parser(command: str) -> ArgumentParser:
     from importlib import import_module
 
     module = import_module(f"launcher.commands.{command}")
-    parser = _parser(f"python -m launcher {command} {module.USAGE}".rstrip())
-    parser.description = f"{COMMANDS[command]}."
+    usage, what_for = COMMANDS[command]
+    parser = _parser(f"python -m launcher {command} {usage}".rstrip())
+    parser.description = f"{what_for}."
     module.add_arguments(parser)
     parser.add_argument("-h", "--help", action="help", help="show this")
     return parser

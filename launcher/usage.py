@@ -4,13 +4,18 @@ It is written out, so that neither argparse nor anything else is loaded for it: 
 has to be there at once. A test holds it to the options that there are.
 """
 
+from launcher.commands import COMMANDS
+
 USAGE = "python -m launcher [run] [options] [flags of run.py] [key=value …]"
+
+_LINES = "".join(
+    f"       python -m launcher {name} {usage}\n" for name, (usage, _) in COMMANDS.items()
+)
+_WHAT_FOR = "".join(f"  {name:10} {what}\n" for name, (_, what) in COMMANDS.items())
 
 HELP = f"""\
 usage: {USAGE}
-       python -m launcher status [LAUNCH] [--recipe DIR]
-       python -m launcher cancel [LAUNCH] [--recipe DIR] [--force]
-       python -m launcher image build|push|pull|pin|verify|list …
+{_LINES}       python -m launcher image build|push|pull|pin|verify|list …
 
 Submit each stage of a recipe as its own job, in canonical order.
 
@@ -34,10 +39,8 @@ is the recipe's conf/training.yaml, inference.yaml or metrics.yaml, where it has
 Without --follow the command returns once all jobs are submitted, and they go on by
 themselves. With --follow, Ctrl-C cancels the launch. Later, from any terminal:
 
-  status    say what has become of a launch, the latest when none is named
-  cancel    stop the running stage, cancel the rest; --force kills what does not stop
-
-  image     make the images that stages run in, pin and verify them; image --help
+{_WHAT_FOR}
+  image      make the images that stages run in, pin and verify them; image --help
 
 examples:
   python -m launcher --stages train infer --follow

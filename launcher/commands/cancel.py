@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from launcher.clusters.base import Cluster
     from launcher.records import LaunchRecords
 
-USAGE = "[LAUNCH] [--recipe DIR] [--force]"
 # After the time that a stage has to stop: what its guard and its job take to record it.
 _SLACK_S = 10.0
 _POLL_S = 0.1

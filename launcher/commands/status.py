@@ -9,8 +9,6 @@ if TYPE_CHECKING:
 
     from launcher.records import LaunchRecords
 
-USAGE = "[LAUNCH] [--recipe DIR]"
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
