@@ -66,7 +66,7 @@ def make() -> None:
     """Make the environment.
 
     Raises:
-        EnvironmentMissing: without Python 3.12, room on the disk, or the package registry.
+        EnvironmentMissing: without Python 3.12, room on the disk, sox or the package registry.
     """
     python = find_python()
     place = folder()
@@ -81,6 +81,10 @@ def make() -> None:
         raise EnvironmentMissing(
             f"{place} holds something else than a Python environment, and is left alone. "
             "Name another folder with UPSTREAM_ENV."
+        )
+    if not (shutil.which("sph2pipe") or shutil.which("sox")):
+        raise EnvironmentMissing(
+            "upstream's recipe needs sph2pipe, or sox in its place: apt-get install sox"
         )
     print(f"making {place} with {REQUIREMENT}: gigabytes, and some minutes", flush=True)
     subprocess.run([python, "-m", "venv", "--clear", str(place)], check=True)

@@ -65,6 +65,17 @@ def test_too_small_a_disk_is_told_before_anything_is_fetched(
     assert not place.exists()
 
 
+def test_a_program_that_is_missing_is_told_before_anything_is_fetched(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHON312", str(write_program(tmp_path / "python", "3.12")))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(environment, "NEEDED_GB", 0)
+    with pytest.raises(environment.EnvironmentMissing, match="apt-get install sox"):
+        environment.make()
+    assert not place.exists()
+
+
 def test_a_folder_with_something_else_in_it_is_left_alone(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
