@@ -39,7 +39,7 @@ GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name)
 UNKNOWN_VARIABLES := $(if $(filter 0,$(MAKELEVEL)),$(filter-out $(VARIABLES),$(GIVEN)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test targets test-upstream upstream-env image cluster-up cluster-down bench lint format env dev-env lock clean known-variables
+.PHONY: help run test faults targets test-upstream upstream-env image cluster-up cluster-down bench lint format env dev-env lock clean known-variables
 
 define HELP
 make run      run a recipe's stages as jobs, follow them, show results and error rates
@@ -50,6 +50,7 @@ make run      run a recipe's stages as jobs, follow them, show results and error
                 ARGS="--training_config conf/training.yaml stop_grace_s=30"
                                         more flags for run.py, settings of the launcher
 make test     run the test suite; ARGS="-k launcher -m 'not slow'" goes to pytest
+make faults   break what launches rest on, with the cluster up; print what was survived
 make targets  hold the project to its figures: 25 minutes of an idle machine
 make test-upstream
               launch a recipe of upstream's ESPnet3 as PyPI ships it; fetches gigabytes once
@@ -83,6 +84,9 @@ run: env
 
 test: dev-env
 	@$(VENV_PYTHON) -m launcher.make_run pytest
+
+faults: override ARGS := -m faults
+faults: test
 
 targets: override ARGS := -m target -v
 targets: test

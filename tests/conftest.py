@@ -13,18 +13,21 @@ from typing import NoReturn
 
 import pytest
 
+from tests.cluster.faults.table import FaultTable
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 # Spaces, quotes, a submitit pattern, a bind-mount separator and a letter outside ASCII.
 HOSTILE_NAME = "my 'own' \"work\" %j:é"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let signals have their ordinary effect here and in every process that tests start.
 
     A suite that a script or ``nohup`` runs in the background begins with some of them ignored, and
     an ignored signal stays ignored in all that it starts. Nor do the settings of the person who
     runs the suite have a say in it.
     """
+    config.pluginmanager.register(FaultTable())
     os.environ["LAUNCHER_CONFIG"] = str(Path(__file__).parent / "launch.yaml")
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2):

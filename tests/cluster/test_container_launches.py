@@ -23,6 +23,7 @@ import pytest
 from launcher.images.lock import read_lock
 from launcher.records import LaunchRecords
 from launcher.status import JobStatus, chain_status
+from tests.cluster.faults.table import CANCELLED, PROCESS_KILLED
 from tests.cluster.image_fixtures import CpuImage
 from tests.cluster.rehearsed import Rehearsal, Slurm
 from tests.cluster.slurm_launches import until, write_recipe
@@ -335,7 +336,16 @@ def test_an_image_by_tag_is_refused_or_said_so_in_every_record(launches: Launche
 
 @pytest.mark.parametrize(
     "how",
-    ["cancel", "cancel --force", "pause, cancel --force", "kill the client", "kill the job"],
+    [
+        *(
+            pytest.param(how, marks=pytest.mark.faults(CANCELLED))
+            for how in ("cancel", "cancel --force", "pause, cancel --force")
+        ),
+        *(
+            pytest.param(how, marks=pytest.mark.faults(PROCESS_KILLED))
+            for how in ("kill the client", "kill the job")
+        ),
+    ],
 )
 def test_no_container_is_left(launches: Launches, how: str) -> None:
     """Of a stage that does not listen to SIGTERM."""
@@ -371,6 +381,7 @@ def test_no_container_is_left(launches: Launches, how: str) -> None:
     assert stat.S_IMODE(records.directory.stat().st_mode) == 0o700
 
 
+@pytest.mark.faults(CANCELLED)
 @pytest.mark.parametrize("runtime", ["apptainer", "docker", "podman"])
 def test_a_stage_on_slurm_has_its_image_until_it_has_saved(
     launches: Launches, slurm: Slurm, runtime: str

@@ -13,6 +13,7 @@ import pytest
 
 from launcher.records import LaunchRecords
 from launcher.status import chain_status
+from tests.cluster.faults.table import CANCELLED
 from tests.cluster.image_fixtures import CpuImage
 from tests.cluster.rehearsed import Rehearsal
 from tests.cluster.slurm_launches import until, write_recipe
@@ -115,6 +116,7 @@ def test_a_breakpoint_in_a_container(
     assert left(recipe, environment) == []
 
 
+@pytest.mark.faults(CANCELLED)
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_ctrl_c_is_heard_in_a_container(
     recipe: Path, environment: dict[str, str], debug: Debug, runtime: str
@@ -140,6 +142,7 @@ def test_ctrl_backslash_kills_in_a_container(
     assert left(recipe, environment) == []
 
 
+@pytest.mark.faults(CANCELLED)
 @pytest.mark.parametrize("runtime", RUNTIMES)
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "closed window"])
 def test_no_container_outlives_the_launcher(

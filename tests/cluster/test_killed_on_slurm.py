@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.faults.table import PROCESS_KILLED
 from tests.cluster.rehearsed import Slurm
 from tests.cluster.slurm_launches import Site, until, write_recipe
 from tests.cluster.test_slurm_faults import ended, left_running
@@ -26,6 +27,7 @@ def site(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     made.close()
 
 
+@pytest.mark.faults(PROCESS_KILLED)
 def test_a_killed_script_is_no_cancellation(site: Site) -> None:
     launch = site.launch("--stages", "wait", "score")
     launch.until_running("wait")
@@ -42,6 +44,7 @@ def test_a_killed_script_is_no_cancellation(site: Site) -> None:
     assert reason.startswith("the script of its job was killed")
 
 
+@pytest.mark.faults(PROCESS_KILLED)
 def test_job_process_and_guard_killed_together_leave_nothing(site: Site) -> None:
     launch = site.launch("--stages", "wait", "score")
     launch.until_running("wait")

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from launcher.records import LAUNCH, LaunchRecords
+from tests.cluster.faults.table import CANCELLED, LAUNCHER_KILLED, PROCESS_KILLED, SLURM_AWAY
 from tests.cluster.rehearsed import Slurm
 from tests.cluster.slurm_launches import Site, SlurmLaunch, until, wrap_commands, write_recipe
 from tests.conftest import HOSTILE_NAME
@@ -140,6 +141,7 @@ def test_a_stage_that_dies_by_a_signal(site: Site) -> None:
     assert metadata["job"]["exit_code"] == 137
 
 
+@pytest.mark.faults(CANCELLED)
 @pytest.mark.parametrize("force", [False, True])
 def test_launcher_cancel_ends_what_runs_and_what_waits(site: Site, force: bool) -> None:
     launch = site.launch("--stages", "train", "wait", "score")
@@ -162,6 +164,7 @@ def test_launcher_cancel_ends_what_runs_and_what_waits(site: Site, force: bool) 
     assert (again.returncode, "nothing to cancel" in again.stdout) == (0, True)
 
 
+@pytest.mark.faults(CANCELLED)
 def test_scancel_of_what_runs(site: Site, slurm: Slurm) -> None:
     launch = site.launch("--stages", "wait", "score")
     launch.until_running("wait")
@@ -176,6 +179,7 @@ def test_scancel_of_what_runs(site: Site, slurm: Slurm) -> None:
     assert (metadata["job"]["reason"], metadata["job"]["exit_code"]) == (reason, 143)
 
 
+@pytest.mark.faults(CANCELLED)
 def test_a_stage_that_ignores_scancel_is_killed_and_on_record(site: Site, slurm: Slurm) -> None:
     """SLURM kills all of a job, its process too, KillWait after SIGTERM: here five seconds."""
     launch = site.launch("--stages", "hardened", "score")
@@ -187,6 +191,7 @@ def test_a_stage_that_ignores_scancel_is_killed_and_on_record(site: Site, slurm:
     assert launch.metadata("hardened")["exit"]["signal"] == "SIGKILL"
 
 
+@pytest.mark.faults(CANCELLED)
 def test_what_waits_is_cancelled(site: Site, slurm: Slurm) -> None:
     by_launcher = site.launch("--stages", "train", "score", NEVER)
     waits = "in the queue until its time to begin"
@@ -208,6 +213,7 @@ def test_what_waits_is_cancelled(site: Site, slurm: Slurm) -> None:
     assert in_between.states()[0] == "running"
 
 
+@pytest.mark.faults(PROCESS_KILLED)
 def test_a_job_process_that_is_killed(site: Site) -> None:
     launch = site.launch("--stages", "wait", "score")
     launch.until_running("wait")
@@ -354,6 +360,7 @@ def test_a_chain_that_is_refused_half_way_is_withdrawn(site: Site, tmp_path: Pat
     }
 
 
+@pytest.mark.faults(LAUNCHER_KILLED)
 def test_a_launcher_that_is_killed_half_way_has_started_nothing(site: Site, tmp_path: Path) -> None:
     count = tmp_path / "count"
     third = f"echo x >> {count}; [ $(grep -c x {count}) -lt 4 ] || kill -KILL $PPID"
@@ -379,6 +386,7 @@ def test_a_launcher_that_is_killed_half_way_has_started_nothing(site: Site, tmp_
     assert site.queued() == []  # nor what was submitted and not recorded
 
 
+@pytest.mark.faults(LAUNCHER_KILLED)
 @pytest.mark.parametrize(
     "after",
     [
@@ -403,6 +411,7 @@ def test_a_job_that_sbatch_submitted_and_nobody_recorded_is_cancelled(
     until(lambda: not site.queued(), 10)
 
 
+@pytest.mark.faults(CANCELLED)
 def test_control_c_while_following_cancels_the_launch(site: Site) -> None:
     command = [sys.executable, "-m", "launcher", "--cluster", "slurm", "--container", "none"]
     with subprocess.Popen(
@@ -423,6 +432,7 @@ def test_control_c_while_following_cancels_the_launch(site: Site) -> None:
     assert {state for state, _ in ended(launch).values()} == {"cancelled"}
 
 
+@pytest.mark.faults(SLURM_AWAY)
 def test_a_slurm_that_does_not_answer_is_said_so(site: Site, tmp_path: Path) -> None:
     launch = site.launch("--stages", "train", "score", NEVER)
     mute = wrap_commands(tmp_path, squeue="echo 'Unable to contact slurm controller' >&2; exit 1")
@@ -435,6 +445,7 @@ def test_a_slurm_that_does_not_answer_is_said_so(site: Site, tmp_path: Path) -> 
     assert launch.states() == ["pending", "pending"]
 
 
+@pytest.mark.faults(SLURM_AWAY)
 def test_without_slurm_cancel_says_so_soon_and_does_nothing(site: Site) -> None:
     launch = site.launch("--stages", "train", "score", NEVER)
     nowhere = {"SLURM_CONF": "/nonexistent/slurm.conf"}

@@ -25,6 +25,7 @@ from launcher.launch import Launch
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.resources import Resources
 from launcher.status import JobStatus, chain_status
+from tests.cluster.faults.table import CANCELLED, LAUNCHER_KILLED, PROCESS_KILLED
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -242,6 +243,7 @@ def killed_launch(recipe_dir: Path, moment: str) -> LaunchRecords:
     return the_launch(recipe_dir)
 
 
+@pytest.mark.faults(LAUNCHER_KILLED)
 @pytest.mark.parametrize("moment", ["before fit", "before score"])
 def test_a_chain_whose_submission_was_killed_runs_not_at_all(
     recipe_dir: Path, launcher, moment: str
@@ -257,11 +259,13 @@ def test_a_chain_whose_submission_was_killed_runs_not_at_all(
     assert re.search("^score    (cancelled|skipped) .*the launcher ended before", shown, re.M)
 
 
+@pytest.mark.faults(LAUNCHER_KILLED)
 def test_a_chain_that_was_released_runs_whatever_becomes_of_its_launcher(recipe_dir: Path) -> None:
     ended = wait_for_all(killed_launch(recipe_dir, "released"))
     assert {status.state for status in ended.values()} == {"done"}
 
 
+@pytest.mark.faults(CANCELLED)
 def test_a_chain_goes_down_together(recipe_dir: Path, sleeping: LaunchRecords) -> None:
     """As when the machine stops: what only waited has not failed by itself."""
     pids = [int(event["job_id"]) for event in sleeping.events(LAUNCH) if "job_id" in event]
@@ -314,6 +318,7 @@ def test_control_c_between_a_submission_and_its_record_cancels_the_launch(
     assert processes_of(recipe_dir) == []
 
 
+@pytest.mark.faults(PROCESS_KILLED)
 @pytest.mark.parametrize("victim", ["controller", "job", "guard", "stage"])
 def test_sigkill_leaves_nothing_behind(
     recipe_dir: Path, sleeping: LaunchRecords, victim: str
@@ -335,6 +340,7 @@ def test_sigkill_leaves_nothing_behind(
         assert (metadata["state"], metadata["exit"]["signal"]) == ("interrupted", "SIGTERM")
 
 
+@pytest.mark.faults(PROCESS_KILLED)
 def test_job_and_guard_killed_together_leave_nothing_behind(
     recipe_dir: Path, sleeping: LaunchRecords
 ) -> None:
@@ -382,6 +388,7 @@ def start_deaf(deaf: LaunchRecords, launcher, *options: str, **variables: str) -
     return {"controller": controller, "job": job, "guard": child(job)}
 
 
+@pytest.mark.faults(CANCELLED)
 @pytest.mark.parametrize(
     "suspended", [[], ["guard"], ["job", "guard"], ["controller"], ["killed controller"]]
 )

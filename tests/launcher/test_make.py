@@ -124,8 +124,8 @@ def test_make_alone_is_help(front_door: Path) -> None:
     assert done.returncode == 0
     targets = re.findall(r"^make (\S+)", done.stdout, re.MULTILINE)
     assert targets == [
-        *("run", "test", "targets", "test-upstream", "image", "cluster-up", "cluster-down"),
-        *("bench", "lint", "format", "env", "lock", "clean"),
+        *("run", "test", "faults", "targets", "test-upstream", "image", "cluster-up"),
+        *("cluster-down", "bench", "lint", "format", "env", "lock", "clean"),
     ]
 
 
