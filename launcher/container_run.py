@@ -61,6 +61,7 @@ def container_run(
         image="" if image is None else image.argument,
         name=name,
         mounts=mounts,
+        used=run.used and run.used.with_name(f"{run.used.name}{rank}{attempt}"),
         environment={name: environment[name] for name in environment if name not in secrets},
         # By name as well, so that the command is the one that a dry run shows.
         secrets=tuple(dict.fromkeys([*secrets, OUTPUT_INODE])),

@@ -1,7 +1,9 @@
 """First process of a stage: ``guard.py GRACE_S COMMAND…``. It needs only the standard library.
 
 With ``--terminal`` before GRACE_S, standard input is a terminal's, the command's own: whoever
-typed it stands at the other end, and what is said of standard input below does not hold.
+typed it stands at the other end, and what is said of standard input below does not hold. With
+``--used FILE`` after that, what the command used is measured (``meter.py``, which lies beside this
+file), and left there.
 
 The guard starts the command in a session of its own and sees to it that nothing of it is left when
 the job is over, whichever way it ends:
@@ -36,7 +38,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
+
+TYPE_CHECKING = False  # that of typing takes as long to import as a third of the guard
+if TYPE_CHECKING:
+    from launcher.meter import Meter
 
 MAX_GRACE_WITHOUT_JOB_S = 5.0
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -49,7 +56,9 @@ CANNOT_START = (126, 127)
 def main(argv: list[str]) -> int:
     """Run ``argv[1:]`` and return its exit status."""
     in_terminal = argv[0] == "--terminal"
-    grace_s, command = float(argv[in_terminal]), argv[1 + in_terminal :]
+    argv = argv[in_terminal:]
+    used = Path(argv[1]) if argv[0] == "--used" else None
+    grace_s, *command = argv if used is None else argv[2:]
     adopt_orphans()
     signals = signals_as_bytes()
     kind: type[Supervisor]
@@ -68,9 +77,21 @@ def main(argv: list[str]) -> int:
             kind, orders = Supervisor, _STDIN
     except OSError as error:
         return not_started(command, error)
-    child.returncode = kind(child.pid, grace_s, signals=signals, orders=orders).run()
+    meter = None if used is None else measure(used)
+    supervisor = kind(child.pid, float(grace_s), signals=signals, orders=orders)
+    child.returncode = supervisor.run()
     kill_descendants()
+    if meter is not None:
+        meter.finish()
     return child.returncode
+
+
+def measure(file: Path) -> Meter:
+    """Begin to measure what this process's descendants use."""
+    # Isolated, the interpreter looks for nothing beside this file by itself.
+    sys.path.insert(0, str(Path(__file__).parent))
+    meter: Meter = import_module("meter").Meter(file, own_descendants)
+    return meter
 
 
 def start_in_foreground(command: Sequence[str]) -> subprocess.Popen[bytes]:
@@ -125,6 +146,11 @@ def has_children() -> bool:
     """Tell whether anything of what this process has started or adopted still runs."""
     _reap(-1)
     return bool(_children())
+
+
+def own_descendants() -> list[int]:
+    """Return the processes that this one has started or adopted, and these in turn."""
+    return _descendants(os.getpid())
 
 
 class Supervisor:

@@ -144,6 +144,7 @@ def build_launch(
             stop_grace_s=config.stop_grace_s,
             guard=directory / INSIDE_DIR / "guard.py",
             terminal=terminal,
+            used=directory / HOME_DIR / f".used-{stage.name}",
         )
         jobs.append(
             Job(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 from launcher import guard, registry, terminal
 from launcher.clusters.base import Allocation
@@ -32,6 +32,7 @@ from launcher.snapshot import changed_since
 from launcher.stage_files import OUTPUT_INODE, open_output
 from launcher.status import CANCELLED, DONE, FAILED, PENDING, cancel_requested, exit_reason
 from launcher.stop_request import StopRequest
+from launcher.used import UseWatch
 
 if TYPE_CHECKING:
     from launcher.images.pin import VerifiedImage
@@ -110,29 +111,33 @@ class StageJob:
             return told
 
         rank = attempt = 0
+        used: Mapping[str, Any] = {}
         with cluster.allocation(self.job, records, stop) as granted:
             if isinstance(granted, Allocation):
                 rank, attempt = granted.rank, granted.restart_count
-                outcome = _StageRun(self, records, stop, granted).run(settled)
+                stage_run = _StageRun(self, records, stop, granted)
+                outcome = stage_run.run(settled)
+                used = stage_run.used
             else:
                 outcome = settled(granted)
             guard.kill_descendants()  # before what it was allocated is given to others
         if rank == 0:
-            self._record_end(records, outcome, attempt)
+            self._record_end(records, outcome, attempt, used)
         if outcome.state != DONE:
             raise StageFailed(f"{self.job.stage} {outcome.state}: {outcome.reason}")
 
-    def _record_end(self, records: LaunchRecords, outcome: Outcome, attempt: int = 0) -> None:
-        stage, reason = self.job.stage, outcome.reason
+    def _record_end(
+        self,
+        records: LaunchRecords,
+        outcome: Outcome,
+        attempt: int = 0,
+        used: Mapping[str, Any] | None = None,
+    ) -> None:
+        told = {"reason": outcome.reason, "attempt": attempt, "used": used or None}
         if outcome.state == PENDING:
-            return records.append(stage, "requeued", reason=reason, attempt=attempt)
+            return records.append(self.job.stage, "requeued", **told)
         records.append(
-            stage,
-            "ended",
-            state=outcome.state,
-            reason=reason,
-            exit_code=outcome.exit_code,
-            attempt=attempt,
+            self.job.stage, "ended", state=outcome.state, exit_code=outcome.exit_code, **told
         )
 
 
@@ -149,6 +154,7 @@ class _StageRun:
         self.container: Container = runtime.Implementation(job.container)
         rank = f"_rank{allocation.rank}" if allocation.rank else ""
         self.output = job.output.with_name(f"{job.output.stem}{rank}.out")
+        self.used: Mapping[str, Any] = {}
 
     def run(self, settled: Callable[[Outcome, Allocation], Outcome]) -> Outcome:
         """Run the stage to its end, and record it by what ``settled`` makes of it."""
@@ -174,6 +180,7 @@ class _StageRun:
             outcome = settled(self._start_in(output, inode, metadata), self.allocation)
             if outcome.exit_code is None and outcome.state == FAILED:
                 self._note(output, outcome.reason)
+        metadata.add({"used": self.used or None})
         metadata.close(outcome.state, outcome.exit_code, outcome.reason)
         return outcome
 
@@ -248,7 +255,9 @@ class _StageRun:
         inherited = {**job_environment(os.environ), **more}
         environment = self.container.client_environment(run, inherited)
         try:
-            exit_code = _as_shell(self._exit_status(run, command, environment, output))
+            with UseWatch(run.used, self.allocation.gpus) as watch:
+                exit_code = _as_shell(self._exit_status(run, command, environment, output))
+            self.used = watch.used
         except OSError as error:
             return Outcome(FAILED, f"cannot start {command[0]}: {error.strerror}")
         if exit_code != 0:
@@ -267,6 +276,7 @@ class _StageRun:
         """Start the stage's command, pass on what it is asked to do, and wait for its end."""
         held = self.allocation.held
         if run.terminal:
+            in_container = self.container.image_format is not ImageFormat.NONE
             attended = terminal.start(
                 command,
                 cwd=run.working_dir,
@@ -275,9 +285,9 @@ class _StageRun:
                 grace_s=run.stop_grace_s,
                 container=(self.job.container, run.name),
                 held=held,
+                used=None if in_container else run.used,  # there the guard sees to it
             )
             self.stop.pass_on_to(attended.control)
-            in_container = self.container.image_format is not ImageFormat.NONE
             return terminal.attend(attended, output, in_container=in_container)
         process = subprocess.Popen(
             command,

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from launcher import guard
+from launcher import guard, meter
 from launcher.clusters.base import Cluster, SweepingCluster
 from launcher.config import LaunchConfig, to_record
 from launcher.errors import ConfigError, LauncherError, RecordError, SubmissionError
@@ -167,9 +167,12 @@ def prepare_directory(directory: Path, folders: Sequence[Path]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         for name in (INSIDE_DIR, HOME_DIR):
             (directory / name).mkdir(mode=0o700)
-        shutil.copyfile(guard.__file__, directory / INSIDE_DIR / "guard.py")
+        for module in (guard, meter):
+            source = Path(str(module.__file__))
+            shutil.copyfile(source, directory / INSIDE_DIR / source.name)
     except OSError as error:
-        where = error.filename if error.filename != guard.__file__ else directory
+        is_ours = error.filename in (guard.__file__, meter.__file__)
+        where = directory if is_ours else error.filename
         raise RecordError(
             f"cannot write {where}: {error.strerror}. Choose another folder with launches_dir=PATH."
         ) from error

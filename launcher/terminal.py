@@ -71,6 +71,7 @@ def start(
     grace_s: float,
     container: tuple[Any, str],
     held: Sequence[int] = (),
+    used: Path | None = None,
 ) -> Attended:
     """Start a command in a pseudo-terminal of its own.
 
@@ -83,6 +84,7 @@ def start(
         container: settings of the runtime, and the name of the container that is to be removed
             should this process be killed.
         held: descriptors that are to stay open for as long as the command runs.
+        used: file in which to leave what the command used.
 
     Raises:
         OSError: there is no pseudo-terminal, or no more processes.
@@ -113,6 +115,7 @@ def start(
             modes=termios.tcgetattr(person),
             grace_s=grace_s,
             container=(settings.name, pickle.dumps(settings), name),
+            used=used,
         )
         watchdog.send_setup(ours, setup)
     except OSError:

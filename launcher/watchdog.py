@@ -34,6 +34,7 @@ if __name__ == "__main__":  # started by its path, in the environment of a stage
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from launcher import guard
+from launcher.meter import Meter
 
 STOPPED = b"Z"
 _CHUNK = 64 * 1024
@@ -51,6 +52,7 @@ class Setup:
         modes: of that terminal before the launcher changed them, as termios(3) has them.
         grace_s: seconds between the wish to stop and SIGKILL.
         container: pickled settings of the container runtime, its name, and the container's name.
+        used: file in which to leave what the command used; None where its guard does so.
     """
 
     screen: int
@@ -59,6 +61,7 @@ class Setup:
     modes: list[Any]
     grace_s: float
     container: tuple[str, bytes, str]
+    used: Path | None = None
 
 
 def send_setup(control: socket.socket, setup: Setup) -> None:
@@ -79,9 +82,12 @@ def main(argv: Sequence[str]) -> int:
         child = guard.start_in_foreground(command)
     except OSError as error:
         return guard.not_started(command, error)
+    meter = setup.used and Meter(setup.used, guard.own_descendants)
     watch = _Watch(child.pid, setup, signals=signals, control=control)
     child.returncode = watch.run()
     guard.kill_descendants()
+    if meter:
+        meter.finish()
     if watch.is_alone:
         watch.keep_output()
         _remove(setup.container)

@@ -80,6 +80,7 @@ class ContainerRun:
         stop_grace_s: seconds between SIGTERM and SIGKILL.
         guard: file of the guard on the host, for a stage that runs there.
         terminal: whether standard input and output are a terminal.
+        used: file in which the guard is to leave what the stage used, see ``meter.py``.
     """
 
     command: tuple[str, ...]
@@ -102,6 +103,7 @@ class ContainerRun:
     stop_grace_s: float = 10.0
     guard: Path = Path(guard.__file__)
     terminal: bool = False
+    used: Path | None = None
 
 
 class Container(Protocol):
@@ -149,4 +151,10 @@ def guarded(run: ContainerRun, interpreter: str) -> list[str]:
     """
     options = ["--terminal"] if run.terminal else []
     guard_command = [interpreter, "-IS", str(INSIDE / "guard.py"), *options]
-    return [*guard_command, f"{run.stop_grace_s:g}", *run.command]
+    return [*guard_command, *guard_arguments(run)]
+
+
+def guard_arguments(run: ContainerRun) -> list[str]:
+    """Return what follows the guard, and ``--terminal``: what to leave where, and the command."""
+    measured = [] if run.used is None else ["--used", str(run.used)]
+    return [*measured, f"{run.stop_grace_s:g}", *run.command]

@@ -6,7 +6,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from launcher.containers.base import ContainerRun, Feature, ImageFormat
+from launcher.containers.base import ContainerRun, Feature, ImageFormat, guard_arguments
 from launcher.recipe import default_python
 
 
@@ -38,7 +38,7 @@ class NoContainer:
         """Return the command line that starts the stage under the guard."""
         if run.terminal:
             return list(run.command)
-        return [default_python(), str(run.guard), f"{run.stop_grace_s:g}", *run.command]
+        return [default_python(), str(run.guard), *guard_arguments(run)]
 
     def client_environment(self, run: ContainerRun, inherited: Mapping[str, str]) -> dict[str, str]:
         """Return the job's environment and what the stage adds to it."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from launcher import guard
+from launcher import guard, meter
+from tests.conftest import HOSTILE_NAME
 from tests.launcher.person import CTRL_C, CTRL_Z, Person
 
 # Starts a child, one that detaches itself and one in a session of its own; then writes their pids.
@@ -64,9 +67,24 @@ sys.exit(count)
 """
 
 
-def start(*command: str, grace_s: float = 5) -> subprocess.Popen[bytes]:
+# Holds memory, keeps busy, and leaves a child that it does not wait for.
+HUNGRY = """\
+import os, sys, time
+held = bytearray(120 * 2**20)
+if os.fork() == 0:
+    time.sleep(60)
+until = time.process_time() + 0.3
+while time.process_time() < until:
+    pass
+time.sleep(1)
+"""
+
+
+def start(
+    *command: str, grace_s: float = 5, options: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, guard.__file__, str(grace_s), *command],
+        [sys.executable, guard.__file__, *options, str(grace_s), *command],
         stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
@@ -359,6 +377,38 @@ def test_standard_input_of_the_command_is_empty() -> None:
         end(process)
 
 
+def test_what_the_command_used_is_left_in_a_file(tmp_path: Path) -> None:
+    inside, used = tmp_path / "inside", tmp_path / HOSTILE_NAME / ".used"
+    for folder in (inside, used.parent):
+        folder.mkdir()
+    for module in (guard, meter):
+        shutil.copy(str(module.__file__), inside)
+    command = [sys.executable, "-IS", str(inside / "guard.py"), "--used", str(used), "5"]
+    process = subprocess.Popen([*command, sys.executable, "-c", HUNGRY], stdin=subprocess.PIPE)
+    try:
+        assert process.wait(30) == 0
+    finally:
+        end(process)
+    found = json.loads(used.read_text())
+    assert 0.3 <= found["cpu_s"] < 5
+    assert found["wall_s"] >= 1.3
+    # The child has the same memory, not as much again.
+    assert 120 * 2**20 <= found["peak_memory_bytes"] < 200 * 2**20
+    assert found["oom_kills"] == 0
+    assert [path.name for path in used.parent.iterdir()] == [".used"]
+
+
+def test_measuring_never_changes_the_exit_status(tmp_path: Path) -> None:
+    process = start("sh", "-c", "exit 3", options=["--used", str(tmp_path / "no" / "folder")])
+    try:
+        assert process.wait(10) == 3
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+    finally:
+        end(process)
+
+
 def test_the_guard_needs_only_the_standard_library() -> None:
-    code = f"import runpy; runpy.run_path({guard.__file__!r})"
-    subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)
+    for module in (guard, meter):
+        code = f"import runpy; runpy.run_path({module.__file__!r})"
+        subprocess.run([sys.executable, "-I", "-S", "-c", code], check=True)

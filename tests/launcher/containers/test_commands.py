@@ -58,6 +58,7 @@ LARGE = dataclasses.replace(
     num_nodes=2,
     devices=(Path("/dev/infiniband"),),
     stop_grace_s=2.5,
+    used=TREE / "home" / ".used-train",
 )
 PLAIN_LARGE = dataclasses.replace(
     LARGE,
