@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
 
-    from launcher.records import LaunchRecords
 
 _LIBRARIES = ("docker", "hydra", "omegaconf", "requests", "rich", "submitit", "yaml")
 
@@ -84,7 +83,8 @@ def command_parser(command: str) -> ArgumentParser:
 
     module = import_module(f"launcher.commands.{command}")
     usage, what_for = COMMANDS[command]
-    parser = _parser(f"python -m launcher {command} {usage}".rstrip())
+    indented = usage.replace("\n", f"\n{' ' * len('usage: python -m ')}")
+    parser = _parser(f"python -m launcher {command} {indented}".rstrip())
     parser.description = f"{what_for}."
     module.add_arguments(parser)
     parser.add_argument("-h", "--help", action="help", help="show this")
@@ -157,54 +157,23 @@ def _meant(passed_on: Sequence[str], refusal: str) -> str:
 def _run(command_line: list[str]) -> int:
     options, settings, passed_on = split_arguments(command_line)
 
-    from launcher.clusters.base import ForegroundCluster
-    from launcher.interrupts import INTERRUPTED, counted_interrupts, orderly_end
-    from launcher.prepare import check, prepare
+    from launcher.hand_over import hand_over, show_plan
+    from launcher.interrupts import orderly_end
+    from launcher.prepare import prepare
     from launcher.recipe import current_dir
-    from launcher.submission import submit
-    from launcher.typed import as_typed
+    from launcher.request import LaunchRequest
 
+    working_dir = current_dir()
     try:
         with orderly_end():
-            prepared = prepare(options, settings, passed_on, working_dir=current_dir())
+            prepared = prepare(options, settings, passed_on, working_dir=working_dir)
     except RecipeRefused as error:
         meant = _meant(passed_on, str(error))
         raise RecipeRefused(f"{error}{meant}", exit_status=error.exit_status) from error
-    for notice in prepared.notices:
-        print(f"launcher: note: {as_typed(notice)}", file=sys.stderr)
     if options.dry_run:
-        from launcher.dry_run import describe
-
-        print(describe(prepared.launch, prepared.cluster, prepared.container))
-        return 0
-    check(prepared)
-    with counted_interrupts() as interrupts:
-        records = submit(
-            prepared.launch,
-            prepared.cluster,
-            command_line=[sys.executable, "-m", "launcher", *command_line],
-            snapshot=prepared.snapshot,
-            folders=prepared.folders,
-            notices=prepared.notices,
-        )
-        from launcher.launch import where_it_runs
-        from launcher.render import short_path
-
-        print(f"launch {short_path(records.directory)}")
-        print(f"  {where_it_runs(prepared.launch)}", flush=True)
-        if isinstance(prepared.cluster, ForegroundCluster):
-            return prepared.cluster.attend(records, interrupts)
-        if options.follow:
-            from launcher.follow import follow
-
-            return follow(records, prepared.cluster, interrupts)
-        _say_what_next(records)
-    if interrupts.count == 0:
-        return 0
-    from launcher.commands.cancel import cancel_launch
-
-    cancel_launch(records, force=False)
-    return INTERRUPTED
+        return show_plan(prepared)
+    request = LaunchRequest.of(prepared.launch, settings, passed_on, working_dir=working_dir)
+    return hand_over(prepared, request, command_line, follow=options.follow)
 
 
 def _on_launch(command: str, arguments: list[str]) -> int:
@@ -212,15 +181,3 @@ def _on_launch(command: str, arguments: list[str]) -> int:
 
     options = command_parser(command).parse_args(arguments)
     return int(import_module(f"launcher.commands.{command}").run(options))
-
-
-def _say_what_next(records: LaunchRecords) -> None:
-    from launcher.launches import command_on
-    from launcher.status import job_status
-
-    for job in records.read_launch()["jobs"]:
-        after = f"  after {job['after']}" if job["after"] else ""
-        print(f"  {job['stage']:16} job {job_status(records, job['stage']).job_id}{after}")
-    print("They go on by themselves. To see how they are, and to stop them:")
-    for command in ("status", "cancel"):
-        print(f"  {command_on(command, records)}")

@@ -37,6 +37,7 @@ class Job:
         output: file for everything that the stage prints.
         code: the files of the code at submission, to be compared; None where containers see the
             snapshot itself.
+        arguments: of ``run.py``, without ``--stages``.
     """
 
     stage: str
@@ -49,6 +50,7 @@ class Job:
     pass_env: tuple[str, ...]
     output: Path
     code: Path | None = None
+    arguments: tuple[str, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """Return the job as JSON-able values, secrets masked."""
@@ -158,6 +160,7 @@ def build_launch(
                 pass_env=tuple(config.pass_env),
                 output=stage.log_dir / f"{stage.name}.out",
                 code=None if in_container else directory / SNAPSHOT_DIR,
+                arguments=tuple(arguments),
             )
         )
     return Launch(recipe, plan, config, tuple(jobs), directory)

@@ -15,6 +15,7 @@ from typing import Any
 from launcher.recipe import project_root
 
 RULES = Path("espnet3", "utils", "masking.py")
+MASK = "***"
 
 
 def looks_secret(name: str) -> bool:
@@ -30,6 +31,19 @@ def mask_arguments(arguments: Iterable[str]) -> list[str]:
 def mask_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """Return variables with the values of those replaced that look like secrets."""
     return dict(_rules().mask_mapping(environment))
+
+
+def mask_configs(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return resolved configs, dotted key to value, without what stands below a secret's key."""
+    return {
+        role: {
+            key: MASK
+            if value and value is not True and any(map(looks_secret, key.split(".")))
+            else _rules().mask_mapping(value)
+            for key, value in config.items()
+        }
+        for role, config in configs.items()
+    }
 
 
 @cache

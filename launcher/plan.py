@@ -9,13 +9,13 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from launcher import guard, probe
 from launcher.errors import LauncherError, RecipeRefused
-from launcher.masking import mask_arguments
+from launcher.masking import mask_arguments, mask_configs
 from launcher.output import without_log_records
 from launcher.recipe import Recipe, default_python
 
@@ -29,11 +29,16 @@ class RecipeLacksModule(RecipeRefused):
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """One stage of the plan. Paths are absolute."""
+    """One stage of the plan. Paths are absolute.
+
+    Attributes:
+        roles: the configs on which it may depend; None where that cannot be told.
+    """
 
     name: str
     log_dir: Path
     configs: Mapping[str, Path]
+    roles: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class StagePlan:
     Attributes:
         paths: the absolute ones that stand in the recipe's configs.
         framework: the folder from which the recipe imports ``espnet3``, where that is known.
+        resolved: what the configs come to, by role and dotted key, secrets masked. It stands in no
+            record of the plan: a launch keeps it in a file of its own.
     """
 
     recipe_dir: Path
@@ -51,6 +58,7 @@ class StagePlan:
     stages: tuple[PlannedStage, ...]
     paths: tuple[Path, ...] = ()
     framework: Path | None = None
+    resolved: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, compare=False)
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> StagePlan:
@@ -73,11 +81,13 @@ class StagePlan:
                     name=stage["name"],
                     log_dir=Path(stage["log_dir"]),
                     configs={role: Path(path) for role, path in stage["configs"].items()},
+                    roles=None if stage.get("roles") is None else tuple(stage["roles"]),
                 )
                 for stage in record["stages"]
             ),
             paths=tuple(Path(path) for path in record.get("paths", ())),
             framework=Path(record["framework"]) if record.get("framework") else None,
+            resolved=mask_configs(record.get("resolved", {})),
         )
 
     def to_record(self) -> dict[str, Any]:
@@ -92,6 +102,7 @@ class StagePlan:
                     "name": stage.name,
                     "log_dir": str(stage.log_dir),
                     "configs": {role: str(path) for role, path in stage.configs.items()},
+                    "roles": None if stage.roles is None else list(stage.roles),
                 }
                 for stage in self.stages
             ],

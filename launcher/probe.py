@@ -14,17 +14,20 @@ however early it says so. Empty folders that the recipe makes on its way there a
 Output::
 
     {"schema": 1, "recipe_dir": …, "system": …, "exp_dir": … | null,
-     "stages": [{"name": …, "log_dir": …, "configs": {role: path}}],
-     "paths": […], "framework": … | null}
+     "stages": [{"name": …, "log_dir": …, "configs": {role: path}, "roles": [role] | null}],
+     "paths": […], "framework": … | null, "resolved": {role: {key: value}}}
 
 ``paths`` are the absolute paths that stand in the system's configs: what a stage may want to read
-or write, and a container would have to hold. ``framework`` is the folder that ``espnet3`` was
-imported from. The launcher's own project, which has one, is only searched after what is installed
-for the recipe: an ``espnet`` of the package registry is then the recipe's, and not hidden by it.
+or write, and a container would have to hold. ``resolved`` is what the configs come to, each value
+under its dotted key, and ``roles`` are those of which a stage may depend, where that is known.
+``framework`` is the folder that ``espnet3`` was imported from. The launcher's own project, which
+has one, is only searched after what is installed for the recipe: an ``espnet`` of the package
+registry is then the recipe's, and not hidden by it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -43,6 +46,8 @@ from typing import Any
 SCHEMA = 1
 MAX_CONFIG_VALUES = 10_000
 _MAX_PATH_CHARACTERS = 4096  # PATH_MAX of Linux
+_MAX_DEPTH = 64
+_MAX_TEXT = 4096
 SEAM_MODULE, SEAM_FUNCTION = "espnet3.utils.stages_utils", "run_stages"
 
 
@@ -117,16 +122,25 @@ def describe(system: Any, stages: list[str], args: Any, *, recipe_dir: Path) -> 
         for role, path in sorted(vars(args).items() if args is not None else ())
         if role.endswith("_config") and isinstance(path, (str, Path))
     }
+    resolved = resolved_configs(system)
+    roles = stage_roles(system, [*resolved, *configs])
     return {
         "schema": SCHEMA,
         "recipe_dir": str(recipe_dir),
         "system": f"{type(system).__module__}.{type(system).__qualname__}",
         "exp_dir": _exp_dir(system),
         "stages": [
-            {"name": name, "log_dir": _log_dir(system, name), "configs": configs} for name in stages
+            {
+                "name": name,
+                "log_dir": _log_dir(system, name),
+                "configs": configs,
+                "roles": roles.get(name),
+            }
+            for name in stages
         ],
         "paths": config_paths(system),
         "framework": _framework(),
+        "resolved": resolved,
     }
 
 
@@ -164,6 +178,98 @@ def config_paths(system: Any) -> list[str]:
         elif isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
             waiting.extend(_each(range(len(value)), value.__getitem__))
     return sorted(found)
+
+
+def resolved_configs(system: Any) -> dict[str, dict[str, Any]]:
+    """Return what each ``*_config`` of the system comes to: dotted key to value, JSON-able.
+
+    What cannot be resolved is passed over. Of each, only the first :data:`MAX_CONFIG_VALUES` values
+    are looked at; the key ``…`` says that there are more.
+    """
+    names = sorted(name for name in dir(system) if name.endswith("_config"))
+    resolved = {}
+    for name in names:
+        for config in _each([name], lambda each: getattr(system, each)):
+            if config is not None:
+                resolved[name] = _flattened(config)
+    return resolved
+
+
+def _flattened(config: Any) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), config)])
+    for _ in range(MAX_CONFIG_VALUES):
+        if not waiting:
+            return flat
+        path, value = waiting.popleft()
+        is_list = isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray))
+        inner: list[tuple[tuple[str, ...], Any]] = []
+        with suppress(Exception):  # as in _each
+            keys = list(islice(range(len(value)) if is_list else value, MAX_CONFIG_VALUES))
+            if (is_list or isinstance(value, Mapping)) and len(path) < _MAX_DEPTH:
+                for key in keys:
+                    inner += [((*path, str(key)), each) for each in _each([key], value.__getitem__)]
+        if inner:
+            waiting.extend(inner)
+        else:
+            flat[".".join(path)] = _plain(value)
+    flat["…"] = "more than are compared"
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a config as JSON has it; of a long text, its digest."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, Mapping):
+        return "{}"
+    if isinstance(value, (str, bytes, bytearray, os.PathLike)):
+        raw = os.fsencode(value) if isinstance(value, os.PathLike) else value
+        text = raw if isinstance(raw, str) else bytes(raw).decode("utf-8", "backslashreplace")
+        if len(text) <= _MAX_TEXT:
+            return text
+        return f"sha256:{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}"
+    return "[]" if isinstance(value, Sequence) else type(value).__qualname__
+
+
+def stage_roles(system: Any, configs: Iterable[str]) -> dict[str, list[str]]:
+    """Return the configs on which stages may depend, of those stages of which that can be told.
+
+    The framework says which config a stage requires. It may look into that of any stage before as
+    well (``infer`` into the training's), not into those of later ones; a config that no stage
+    requires counts for all.
+    """
+    required = _required(system)
+    named = [f"{role}_config" for roles in required.values() for role in roles]
+    known: list[str] = [name for name in dict.fromkeys(configs) if name not in named]
+    told = {}
+    for stage, roles in required.items():
+        known += [f"{role}_config" for role in roles]
+        if not _is_overridden(system, stage):
+            told[stage] = sorted(set(known))
+    return told
+
+
+def _required(system: Any) -> dict[str, list[str]]:
+    """Return the roles that each stage of the framework requires, in canonical order."""
+    required: dict[str, list[str]] = {}
+    with suppress(Exception):
+        for spec in getattr(system, "stages", ()):  # StageSpec of espnet 202611 and later
+            required[str(spec.name)] = [str(spec.config).removesuffix("_config")]
+    if required:
+        return required
+    own = sys.modules.get("espnet3.utils.run_utils")
+    for table in ("REQUIRED_ROLES", "OPTIONAL_ROLES"):
+        for stage, roles in getattr(own, table, {}).items():
+            required.setdefault(str(stage), []).extend(map(str, roles))
+    return required
+
+
+def _is_overridden(system: Any, stage: str) -> bool:
+    """Tell whether a recipe's own method stands where the framework's table means another."""
+    has_specs = bool(getattr(system, "stages", ()))
+    module = getattr(getattr(system, stage, None), "__module__", "") or ""
+    return not has_specs and not module.startswith("espnet3.")
 
 
 def _each(keys: Iterable[Any], value_of: Callable[[Any], Any]) -> Iterator[Any]:

@@ -4,8 +4,10 @@
 
     <launches>/20261122-141530-mini_an4-asr/     0700
     ├── launch.json          command line, plan, jobs, versions; written before submitting
+    ├── configs.json         what the configs came to, secrets masked
     ├── events/launch.jsonl  submitted, released, cancel_requested: by launcher processes
     ├── events/<stage>.jsonl waiting, started, ended: by the job of that stage
+    ├── outputs/<stage>.json what a stage left: files, sizes, times
     ├── snapshot/            the code as it was
     ├── inside/, home/       what containers see: the guard, and a home
     └── submitit/            what submitit keeps: pickles and the job process's own output
@@ -39,6 +41,7 @@ _EVENT_FIELDS: dict[str, dict[str, Any]] = {
     "waiting": {"upstream": str},
     "requeued": {"reason": str},
     "rank_ended": {"rank": int, "state": str},
+    "carried": {"launch": str, "state": str, "reason": str, "exit_code": _OPTIONAL_NUMBER},
     "ended": {"state": str, "reason": str, "exit_code": _OPTIONAL_NUMBER},
 }
 _PROCESS_FIELDS = {"pid": int, "start_ticks": int, "boot_id": str, "host": str}

@@ -81,8 +81,8 @@ class Row:
     @property
     def shown_state(self) -> str:
         """The state; of a stage that found its work done, that it was kept."""
-        is_kept = self.status.state == states.DONE and self.recorded.get("kept") is True
-        return KEPT if is_kept else self.status.state
+        is_kept = self.status.carried_from is not None or self.recorded.get("kept") is True
+        return KEPT if is_kept and self.status.state == states.DONE else self.status.state
 
     @property
     def shown_log(self) -> str:

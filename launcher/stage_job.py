@@ -28,8 +28,10 @@ from launcher.job_metadata import JobMetadata
 from launcher.mount_targets import held_targets
 from launcher.process import signal_on_parent_death
 from launcher.records import LaunchRecords
+from launcher.results import read_metadata
 from launcher.snapshot import changed_since
 from launcher.stage_files import OUTPUT_INODE, open_output
+from launcher.stage_outputs import list_outputs, write_outputs
 from launcher.status import CANCELLED, DONE, FAILED, PENDING, cancel_requested, exit_reason
 from launcher.stop_request import StopRequest
 from launcher.used import UseWatch
@@ -166,7 +168,8 @@ class _StageRun:
         except OSError as error:
             return Outcome(FAILED, f"cannot write {self.output}: {error.strerror}")
         with output:
-            inode = os.fstat(output.fileno()).st_ino
+            opened = os.fstat(output.fileno())
+            inode = opened.st_ino
             if self.allocation.rank == 0:
                 self.records.append(
                     self.job.stage,
@@ -182,7 +185,20 @@ class _StageRun:
                 self._note(output, outcome.reason)
         metadata.add({"used": self.used or None})
         metadata.close(outcome.state, outcome.exit_code, outcome.reason)
+        if self.allocation.rank == 0:
+            self._record_outputs(opened.st_mtime_ns, opened.st_mtime)
         return outcome
+
+    def _record_outputs(self, since_ns: int, since_s: float) -> None:
+        """Record what the stage has written; of one that kept what was there, all that is."""
+        folder = self.job.output.parent
+        stages = self.records.read_launch()["plan"]["stages"]
+        others = {Path(stage["log_dir"]) for stage in stages} - {folder}
+        recorded = read_metadata(self.job.output.with_suffix(".metadata.json"), not_before=since_s)
+        keeps = recorded.get("kept") is True and not (folder / "run.py").exists()
+        outputs = list_outputs(folder, others, since_ns=0 if keeps else since_ns)
+        with suppress(OSError):  # without them the stage is run again, which is no loss of work
+            write_outputs(self.records, self.job.stage, outputs)
 
     def _start_in(self, output: IO[bytes], inode: int, metadata: JobMetadata) -> Outcome:
         metadata.add(self._changed_code(output))

@@ -37,7 +37,8 @@ class JobStatus:
 
     ``output_inode`` tells the raw output of this run from that of a later one. ``process`` is what
     the cluster started, and ``job_process`` what runs the stage, where they are on a host that can
-    be asked; the one may outlive the other.
+    be asked; the one may outlive the other. ``carried_from`` is the launch directory of the earlier
+    launch that ran the stage, where this one goes on from there.
     """
 
     stage: str
@@ -50,6 +51,7 @@ class JobStatus:
     ended: float | None = None
     exit_code: int | None = None
     output_inode: int | None = None
+    carried_from: str | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -278,6 +280,17 @@ def _told(records: LaunchRecords, stage: str) -> JobStatus:
                 output_inode=event.get("output_inode"),
                 ended=None,
                 exit_code=None,
+            )
+        elif event["event"] == "carried":
+            status = replace(
+                status,
+                state=event["state"],
+                reason=event["reason"],
+                started=event.get("started"),
+                ended=event.get("ended"),
+                exit_code=event["exit_code"],
+                output_inode=event.get("output_inode"),
+                carried_from=event["launch"],
             )
         elif event["event"] == "requeued":
             status = replace(status, state=PENDING, reason=event["reason"], started=None)

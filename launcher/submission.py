@@ -12,15 +12,19 @@ from typing import Any
 
 from launcher import guard, meter
 from launcher.clusters.base import Cluster, SweepingCluster
+from launcher.code_files import CodeFiles
 from launcher.config import LaunchConfig, to_record
+from launcher.continued import Continued
 from launcher.errors import ConfigError, LauncherError, RecordError, SubmissionError
+from launcher.fingerprint import Basis, compared_configs, fingerprint, write_configs
 from launcher.job_code import copy_code
-from launcher.launch import HOME_DIR, INSIDE_DIR, Launch
+from launcher.launch import HOME_DIR, INSIDE_DIR, SNAPSHOT_DIR, Launch
 from launcher.masking import mask_arguments
 from launcher.process import ProcessId
 from launcher.provenance import git_state, versions
 from launcher.recipe import Recipe
 from launcher.records import LAUNCH, LaunchRecords
+from launcher.request import LaunchRequest
 from launcher.snapshot import SnapshotPlan, take_snapshot
 from launcher.status import job_status
 
@@ -71,6 +75,8 @@ def submit(
     snapshot: SnapshotPlan,
     folders: Sequence[Path] = (),
     notices: Sequence[str] = (),
+    request: LaunchRequest | None = None,
+    continued: Continued | None = None,
 ) -> LaunchRecords:
     """Copy the code, write the launch record, submit all jobs in order, and let the first start.
 
@@ -81,6 +87,8 @@ def submit(
         snapshot: of the code.
         folders: to be made, since stages write to them and they are mounted.
         notices: what the person at the terminal was told.
+        request: what was asked for, to be asked for again.
+        continued: the launch that this one goes on from.
 
     Raises:
         SubmissionError: a job was refused; those submitted before it are cancelled.
@@ -91,26 +99,35 @@ def submit(
         prepare_directory(launch.directory, folders)
         copy_code(launch.directory)
         snapshot_record = take_snapshot(snapshot)
-        records.write_launch(_record(launch, records, command_line, snapshot_record, notices))
+        basis = Basis(
+            CodeFiles.recorded(launch.directory / SNAPSHOT_DIR), compared_configs(launch.plan)
+        )
+        write_configs(records, basis.configs)
+        told = {
+            "command_line": mask_arguments(command_line),
+            "snapshot": snapshot_record,
+            "notices": list(notices),
+            "jobs": _job_records(launch, basis, continued),
+            **({"request": request.to_record()} if request else {}),
+            **({continued.link: str(continued.earlier.directory)} if continued else {}),
+        }
+        records.write_launch(_record(launch, records, told))
+        if continued is not None:
+            continued.write(records)
     except BaseException:
         shutil.rmtree(launch.directory, ignore_errors=True)  # nothing half-written
         raise
     _submit_jobs(launch, cluster, records)
+    if continued is not None:
+        continued.tell_earlier(records)
     return records
 
 
-def _record(
-    launch: Launch,
-    records: LaunchRecords,
-    command_line: Sequence[str],
-    snapshot_record: Mapping[str, Any],
-    notices: Sequence[str],
-) -> dict[str, Any]:
+def _record(launch: Launch, records: LaunchRecords, told: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": records.directory.name,
         "created": time.time(),
         "launcher": ProcessId.of(os.getpid()).to_record(),
-        "command_line": mask_arguments(command_line),
         "working_dir": str(Path.cwd()),
         "recipe_dir": str(launch.recipe.directory),
         "code_root": str(launch.recipe.code_root),
@@ -118,10 +135,19 @@ def _record(
         "versions": versions(),
         "config": to_record(launch.config),
         "plan": launch.plan.to_record(),
-        "jobs": [job.to_record() for job in launch.jobs],
-        "snapshot": snapshot_record,
-        "notices": list(notices),
+        **told,
     }
+
+
+def _job_records(launch: Launch, basis: Basis, continued: Continued | None) -> list[dict[str, Any]]:
+    """Return the records of the jobs, in the order of the plan, with those that are taken over."""
+    carried = continued.job_records() if continued is not None else {}
+    own = {
+        job.stage: {**job.to_record(), "fingerprint": fingerprint(job, launch, basis)}
+        for job in launch.jobs
+    }
+    order = dict.fromkeys([stage.name for stage in launch.plan.stages])
+    return [{**carried, **own}[stage] for stage in order if stage in carried or stage in own]
 
 
 def _submit_jobs(launch: Launch, cluster: Cluster, records: LaunchRecords) -> None:

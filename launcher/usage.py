@@ -8,8 +8,10 @@ from launcher.commands import COMMANDS
 
 USAGE = "python -m launcher [run] [options] [flags of run.py] [key=value …]"
 
+_INDENT = "\n" + " " * 11
 _LINES = "".join(
-    f"       python -m launcher {name} {usage}\n" for name, (usage, _) in COMMANDS.items()
+    f"       python -m launcher {name} {usage}\n".replace("\n[", f"{_INDENT}[")
+    for name, (usage, _) in COMMANDS.items()
 )
 _WHAT_FOR = "".join(f"  {name:10} {what}\n" for name, (_, what) in COMMANDS.items())
 

@@ -23,6 +23,8 @@ REQUIRED_ROLES: dict[str, tuple[str, ...]] = {
     "measure": ("metrics",),
     "pack_model": ("training",),
 }
+# Those that a stage reads where they are given.
+OPTIONAL_ROLES: dict[str, tuple[str, ...]] = {"pack_model": ("publication",)}
 
 
 def check_required_configs(

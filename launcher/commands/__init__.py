@@ -17,4 +17,8 @@ COMMANDS = {
         "[LAUNCH] [--recipe DIR] [--force]",
         "stop the running stage, cancel the rest; --force kills what does not stop",
     ),
+    "resume": (
+        "[LAUNCH] [--recipe DIR] [--explain] [--keep STAGE …]\n[--follow] [--dry-run]",
+        "run what failed, never ran, or does not hold any more; --explain says why",
+    ),
 }

@@ -1,0 +1,101 @@
+"""A launch that is prepared, handed over at the terminal: said, checked, submitted, followed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from launcher.typed import as_typed
+
+if TYPE_CHECKING:
+    from launcher.continued import Continued
+    from launcher.prepare import Prepared
+    from launcher.records import LaunchRecords
+    from launcher.request import LaunchRequest
+
+
+def show_plan(prepared: Prepared) -> int:
+    """Print what would be submitted; return the exit status."""
+    from launcher.dry_run import describe
+
+    _say_notices(prepared)
+    print(describe(prepared.launch, prepared.cluster, prepared.container))
+    return 0
+
+
+def hand_over(
+    prepared: Prepared,
+    request: LaunchRequest,
+    command_line: Sequence[str],
+    *,
+    follow: bool,
+    continued: Continued | None = None,
+) -> int:
+    """Submit a launch and say what to type next, or stay with it; return the exit status.
+
+    Args:
+        prepared: what to submit.
+        request: what was asked for.
+        command_line: the words after ``python -m launcher``.
+        follow: whether to stay until every stage has ended.
+        continued: the launch that this one goes on from.
+
+    Raises:
+        LauncherError: something that it needs is not there, or it could not be submitted.
+    """
+    from launcher.clusters.base import ForegroundCluster
+    from launcher.interrupts import INTERRUPTED, counted_interrupts
+    from launcher.launch import where_it_runs
+    from launcher.prepare import check
+    from launcher.render import short_path
+    from launcher.submission import submit
+
+    _say_notices(prepared)
+    check(prepared)
+    with counted_interrupts() as interrupts:
+        records = submit(
+            prepared.launch,
+            prepared.cluster,
+            command_line=[sys.executable, "-m", "launcher", *command_line],
+            snapshot=prepared.snapshot,
+            folders=prepared.folders,
+            notices=prepared.notices,
+            request=request,
+            continued=continued,
+        )
+        print(f"launch {short_path(records.directory)}")
+        print(f"  {where_it_runs(prepared.launch)}", flush=True)
+        if isinstance(prepared.cluster, ForegroundCluster):
+            return prepared.cluster.attend(records, interrupts)
+        if follow:
+            from launcher.follow import follow as stay
+
+            return stay(records, prepared.cluster, interrupts)
+        _say_what_next(records)
+    if interrupts.count == 0:
+        return 0
+    from launcher.commands.cancel import cancel_launch
+
+    cancel_launch(records, force=False)
+    return INTERRUPTED
+
+
+def _say_notices(prepared: Prepared) -> None:
+    for notice in prepared.notices:
+        print(f"launcher: note: {as_typed(notice)}", file=sys.stderr)
+
+
+def _say_what_next(records: LaunchRecords) -> None:
+    from launcher.launches import command_on
+    from launcher.status import job_status
+
+    for job in records.read_launch()["jobs"]:
+        status = job_status(records, job["stage"])
+        if status.carried_from is not None:
+            continue
+        after = f"  after {job['after']}" if job["after"] else ""
+        print(f"  {job['stage']:16} job {status.job_id}{after}")
+    print("They go on by themselves. To see how they are, and to stop them:")
+    for command in ("status", "cancel"):
+        print(f"  {command_on(command, records)}")
