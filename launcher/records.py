@@ -23,7 +23,8 @@ import json
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +49,34 @@ _PROCESS_FIELDS = {"pid": int, "start_ticks": int, "boot_id": str, "host": str}
 
 
 @dataclass(frozen=True)
+class Journal:
+    """What a journal holds: its whole events, in the order they were written."""
+
+    events: list[dict[str, Any]]
+    num_damaged: int = 0
+
+    @cached_property
+    def submissions(self) -> dict[str, dict[str, Any]]:
+        """The last submission of each stage."""
+        return {each["stage"]: each for each in self.events if each["event"] == "submitted"}
+
+    @cached_property
+    def cancelled_stages(self) -> frozenset[str]:
+        """The stages that somebody asked to cancel."""
+        asked = (each["stages"] for each in self.events if each["event"] == "cancel_requested")
+        return frozenset(str(stage) for stages in asked for stage in stages)
+
+
+@dataclass(frozen=True)
 class LaunchRecords:
     """The launch directory at ``directory``."""
 
     directory: Path
+    # Each journal with the identity, size and time of the file by which it was read: a launch of
+    # many stages asks for the same ones again and again.
+    _read: dict[str, tuple[object, Journal]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     @classmethod
     def create(cls, directory: Path) -> LaunchRecords:
@@ -130,20 +155,45 @@ class LaunchRecords:
 
     def events(self, journal: str) -> list[dict[str, Any]]:
         """Return the events of a journal in the order they were written; damaged lines left out."""
-        return self.events_and_damage(journal)[0]
+        return self.journal(journal).events
 
     def events_and_damage(self, journal: str) -> tuple[list[dict[str, Any]], int]:
         """Return the events of a journal, and how many of its lines are not whole events."""
+        found = self.journal(journal)
+        return found.events, found.num_damaged
+
+    def submissions(self) -> Mapping[str, dict[str, Any]]:
+        """Return, by stage, the event that tells of its submission."""
+        return self.journal(LAUNCH).submissions
+
+    def cancelled_stages(self) -> frozenset[str]:
+        """Return the stages that somebody asked to cancel."""
+        return self.journal(LAUNCH).cancelled_stages
+
+    def journal(self, name: str) -> Journal:
+        """Return a journal as it is now; one that is not there is empty.
+
+        Raises:
+            RecordError: it cannot be read.
+        """
+        path = self._journal(name)
         try:
-            lines = self._journal(journal).read_bytes().splitlines()
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                identity = (status.st_ino, status.st_size, status.st_mtime_ns)
+                known = self._read.get(name)
+                if known is not None and known[0] == identity:
+                    return known[1]
+                lines = file.read(status.st_size).splitlines()
         except FileNotFoundError:
-            return [], 0
+            return Journal([])
         except OSError as error:
-            path = self._journal(journal)
             raise RecordError(f"cannot read {path}: {error.strerror}") from error
         parsed = [_parse(line) for line in lines]
         whole = [event for event in parsed if event is not None]
-        return whole, len(parsed) - len(whole)
+        found = Journal(whole, len(parsed) - len(whole))
+        self._read[name] = (identity, found)
+        return found
 
     def _journal(self, journal: str) -> Path:
         return self.directory / "events" / f"{journal}.jsonl"

@@ -235,32 +235,33 @@ def _last_words(records: LaunchRecords, status: JobStatus) -> str:
 
 def cancel_requested(records: LaunchRecords, stage: str) -> bool:
     """Tell whether somebody asked for this job to be cancelled."""
-    return any(
-        event["event"] == "cancel_requested" and stage in event["stages"]
-        for event in records.events(LAUNCH)
-    )
+    return stage in records.cancelled_stages()
 
 
 def exit_reason(exit_code: int) -> str:
     """Put an exit status as a shell has it into words: ``exit status 3``, ``killed by SIGKILL``."""
-    if exit_code > 128:
-        try:
-            return f"killed by {signal.Signals(exit_code - 128).name}"
-        except ValueError:
-            pass
-    return f"exit status {exit_code}"
+    signal_name = exit_signal(exit_code)
+    return f"killed by {signal_name}" if signal_name else f"exit status {exit_code}"
+
+
+def exit_signal(exit_code: int | None) -> str | None:
+    """Return the name of the signal that an exit status as a shell has it tells; None for none."""
+    try:
+        return None if exit_code is None else signal.Signals(exit_code - 128).name
+    except ValueError:
+        return None
 
 
 def _told(records: LaunchRecords, stage: str) -> JobStatus:
     status = JobStatus(stage, PENDING)
-    for event in records.events(LAUNCH):
-        if event["event"] == "submitted" and event["stage"] == stage:
-            process = event.get("process")
-            status = replace(
-                status,
-                job_id=event["job_id"],
-                process=ProcessId.from_record(process) if process else None,
-            )
+    submission = records.submissions().get(stage)
+    if submission is not None:
+        process = submission.get("process")
+        status = replace(
+            status,
+            job_id=submission["job_id"],
+            process=ProcessId.from_record(process) if process else None,
+        )
     attempt = 0
     for event in records.events(stage):
         # Of a node that was lost, and is back, the job may say its last word after the next began.

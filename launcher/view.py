@@ -1,0 +1,254 @@
+"""A launch as it is shown: records, the scheduler's word and the stages' metadata, put together.
+
+What stands here is what ``launcher status --json`` prints, and what the table, the report and
+``launcher list`` are made from.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher import status as states
+from launcher.output import failure_lines
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.render import Row
+from launcher.status import JobStatus, chain_status, exit_signal
+
+if TYPE_CHECKING:
+    from launcher.clusters.base import Cluster
+
+SCHEMA = 1  # of the JSON; fields are added without a new number, never renamed or removed
+ASKED = ("nodes", "cpus_per_task", "gpus_per_node", "mem_gb", "timeout_min")
+
+
+@dataclass(frozen=True)
+class StageView:
+    """One stage of a launch. Times are seconds since the epoch.
+
+    Attributes:
+        row: its state and the files of its run.
+        after: the stage that it comes after.
+        node: where it runs, or ran last.
+        submitted: when its job was handed over.
+        attempt: how often its job was put back into the queue.
+        asked: resources that it asks for, those that it does not left out.
+        used: what it used, as its metadata has it; None where that was not measured.
+        now: the moment of looking, to which running stages are counted.
+    """
+
+    row: Row
+    after: str | None
+    node: str | None
+    submitted: float | None
+    attempt: int
+    asked: Mapping[str, Any]
+    used: Mapping[str, Any] | None
+    now: float
+
+    @property
+    def status(self) -> JobStatus:
+        """Its state, and what goes with it."""
+        return self.row.status
+
+    @property
+    def queue_s(self) -> float | None:
+        """Seconds from its submission to its start, or until now; None where it never started."""
+        if self.submitted is None:
+            return None
+        if self.status.started is not None:
+            return max(self.status.started - self.submitted, 0.0)  # two clocks may differ
+        return None if self.status.has_ended else max(self.now - self.submitted, 0.0)
+
+    @property
+    def run_s(self) -> float | None:
+        """Seconds that it ran, or has run until now."""
+        return self.row.elapsed_s
+
+    @property
+    def failure_lines(self) -> list[str]:
+        """Last lines of its log that say why it failed; none of a stage that did not."""
+        if self.status.state != states.FAILED:
+            return []
+        log = self.row.output if self.status.started is not None else self.row.job_log
+        return failure_lines(log) if log is not None else []
+
+    def to_record(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        status, row = self.status, self.row
+        has_begun = status.started is not None
+        return {
+            "stage": status.stage,
+            "state": status.state,
+            "kept": row.shown_state != status.state,
+            "reason": status.reason,
+            "after": self.after,
+            "job_id": status.job_id,
+            "node": self.node,
+            "attempt": self.attempt,
+            "submitted": self.submitted,
+            "started": status.started,
+            "ended": status.ended,
+            "queue_s": self.queue_s,
+            "run_s": self.run_s,
+            "exit_code": status.exit_code,
+            "signal": exit_signal(status.exit_code),
+            "resources_asked": dict(self.asked),
+            "resources_used": None if self.used is None else dict(self.used),
+            "log": str(row.log) if has_begun else None,
+            "output": str(row.output) if has_begun else None,
+            "metadata": str(row.metadata) if has_begun else None,
+            "job_log": None if row.job_log is None else str(row.job_log),
+            "failure_lines": self.failure_lines,
+            "results": row.results,
+        }
+
+
+@dataclass(frozen=True)
+class LaunchView:
+    """A launch and its stages.
+
+    Attributes:
+        directory: the launch directory.
+        record: its ``launch.json``.
+        stages: in the order of the chain.
+        damaged: what could not be read, in words; the rest is told all the same.
+        unasked: what could not be asked of the scheduler, in words; empty when all was told.
+    """
+
+    directory: Path
+    record: Mapping[str, Any]
+    stages: Sequence[StageView]
+    damaged: Sequence[str] = ()
+    unasked: str = ""
+
+    @classmethod
+    def of(
+        cls, records: LaunchRecords, cluster: Cluster | None = None, *, unasked: str = ""
+    ) -> LaunchView:
+        """Look at a launch.
+
+        Args:
+            records: of the launch.
+            cluster: asked for what is not on record, by two calls at most; None to ask nobody.
+            unasked: why nobody is asked.
+
+        Raises:
+            RecordError: its ``launch.json`` cannot be read.
+        """
+        record = records.read_launch()
+        now = time.time()
+        chain = chain_status(records, cluster)
+        submissions = records.submissions()
+        stages = [
+            _stage_view(status, job, records, submissions.get(status.stage, {}), now)
+            for status, job in zip(chain, record["jobs"], strict=True)
+        ]
+        return cls(records.directory, record, stages, _damage(records, record), unasked)
+
+    @property
+    def state(self) -> str:
+        """The state of the whole: running while anything of it does, else the worst of its ends."""
+        told = [stage.status.state for stage in self.stages]
+        # Cancelled stages after a failed one are its consequence, and so are skipped ones.
+        for state in (states.RUNNING, states.FAILED, states.CANCELLED):
+            if state in told and (state == states.RUNNING or states.PENDING not in told):
+                return state
+        return states.PENDING if states.PENDING in told else told[-1]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more will happen to it."""
+        return all(stage.status.has_ended for stage in self.stages)
+
+    @property
+    def in_words(self) -> str:
+        """Its state with the stage that it is at: ``running train, 4 of 7``."""
+        for number, stage in enumerate(self.stages, 1):
+            if stage.status.state != states.DONE and stage.status.state == self.state:
+                name = stage.status.stage
+                if self.state in (states.RUNNING, states.PENDING):
+                    return f"{self.state} {name}, {number} of {len(self.stages)}"
+                return f"{self.state} at {name}, {number} of {len(self.stages)}"
+        return self.state
+
+    @property
+    def experiment(self) -> str:
+        """Name of the experiment: the folder of its results, else of the recipe."""
+        plan = self.record.get("plan") or {}
+        return Path(plan.get("exp_dir") or self.record.get("recipe_dir") or "?").name
+
+    @property
+    def cluster(self) -> str:
+        """Name of the cluster that it was handed to."""
+        return str(_inner(self.record, "config", "cluster").get("name", "?"))
+
+    def to_record(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        return {
+            "schema": SCHEMA,
+            "launch": self.directory.name,
+            "directory": str(self.directory),
+            "experiment": self.experiment,
+            "recipe_dir": self.record.get("recipe_dir"),
+            "exp_dir": _inner(self.record, "plan").get("exp_dir"),
+            "cluster": self.cluster,
+            "container": _inner(self.record, "config", "container").get("name"),
+            "created": self.record.get("created"),
+            "state": self.state,
+            "has_ended": self.has_ended,
+            "scheduler_not_asked": self.unasked or None,
+            "damaged": list(self.damaged),
+            "notices": list(self.record.get("notices") or ()),
+            "stages": [stage.to_record() for stage in self.stages],
+        }
+
+
+def _stage_view(
+    status: JobStatus,
+    job: Mapping[str, Any],
+    records: LaunchRecords,
+    submission: Mapping[str, Any],
+    now: float,
+) -> StageView:
+    row = Row.of(status, dict(job), records.directory)
+    begun = [each for each in records.events(status.stage) if each["event"] == "started"]
+    last = begun[-1] if begun else {}
+    asked = job.get("resources")
+    job_metadata = row.recorded.get("job")
+    used = job_metadata.get("used") if isinstance(job_metadata, dict) else None
+    return StageView(
+        row=row,
+        after=job.get("after"),
+        node=last.get("host"),
+        submitted=submission.get("time"),
+        attempt=int(last.get("attempt") or 0),
+        asked={
+            name: asked[name]
+            for name in ASKED
+            if isinstance(asked, dict) and asked.get(name) is not None
+        },
+        used=used if isinstance(used, dict) else None,
+        now=now,
+    )
+
+
+def _damage(records: LaunchRecords, record: Mapping[str, Any]) -> list[str]:
+    told = []
+    for journal in (LAUNCH, *(str(job["stage"]) for job in record["jobs"])):
+        _, num_damaged = records.events_and_damage(journal)
+        if num_damaged:
+            lines = "1 line that is" if num_damaged == 1 else f"{num_damaged} lines that are"
+            told.append(f"events/{journal}.jsonl has {lines} damaged and passed over")
+    return told
+
+
+def _inner(record: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Return a mapping within a record; an empty one where the record does not have it."""
+    found: Any = record
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
