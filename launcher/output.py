@@ -55,20 +55,28 @@ def without_log_records(text: str) -> str:
 
 
 def failure_lines(path: Path) -> list[str]:
+    """Return the last lines of a failed stage's output that say why it failed, as they are shown.
+
+    Of a long stretch the first and the last lines are kept.
+    """
+    told = last_failure(path)
+    if len(told) > _MAX_REASON_LINES:
+        told = [*told[:3], "  …", *told[4 - _MAX_REASON_LINES :]]
+    return told
+
+
+def last_failure(path: Path) -> list[str]:
     """Return the last lines of a failed stage's output that say why it failed.
 
     They begin at the framework's FAILED line, else at the last traceback, else they are simply the
-    last ones; a long stretch keeps its first and its last lines.
+    last ones.
     """
     lines = _tail(path, _TAIL_BYTES)
     starts = [number for number, line in enumerate(lines) if _ENDING.search(line)] or [
         number for number, line in enumerate(lines) if line.startswith("Traceback (most recent")
     ]
     told = lines[starts[-1] :] if starts else lines[-_MAX_REASON_LINES:]
-    told = [_RECORD_HEAD.sub("", line) for line in told if line.strip()]
-    if len(told) > _MAX_REASON_LINES:
-        told = [*told[:3], "  …", *told[4 - _MAX_REASON_LINES :]]
-    return told
+    return [_RECORD_HEAD.sub("", line) for line in told if line.strip()]
 
 
 def _tail(path: Path, num_bytes: int) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import slurm_client
 from launcher.errors import LauncherError
+from launcher.out_of_memory import BEGINNING, ended_by_scheduler
 from launcher.stage_job import Outcome
 from launcher.status import CANCELLED, DONE, FAILED, PENDING, cancel_requested, exit_reason
 
@@ -93,7 +94,11 @@ def _as_slurm_says(
             return outcome
         told = _put_back(told, job, allocation)
     if told is not None:
-        return replace(outcome, state=told.state, reason=f"{told.reason}{how}")
+        if told.reason.startswith(BEGINNING) and outcome.reason.startswith(BEGINNING):
+            return outcome  # which has the figures
+        asked = job.settings.resources.mem_gb
+        reason = ended_by_scheduler(f"{told.reason}{how}", job.stage, asked)
+        return replace(outcome, state=told.state, reason=reason)
     if outcome.state != CANCELLED:
         return outcome
     if undone := _undone(_others(job.stage, allocation, records)):

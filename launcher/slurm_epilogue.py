@@ -21,9 +21,11 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from launcher import guard, slurm_client, stage_files
 from launcher.errors import LauncherError, RecordError
+from launcher.out_of_memory import ended_by_scheduler
 from launcher.records import LaunchRecords
 from launcher.status import (
     CANCELLED,
@@ -107,7 +109,8 @@ def _close(records: LaunchRecords, status: JobStatus, srun_status: int) -> None:
     if cancel_requested(records, status.stage):
         state, reason = CANCELLED, f"cancelled ({exit_reason(srun_status)})"
     elif told is not None and not told.is_warning:
-        state, reason = told.state, told.reason
+        asked = (_job(records, status.stage).get("resources") or {}).get("mem_gb")
+        state, reason = told.state, ended_by_scheduler(told.reason, status.stage, asked)
     elif status.started is None:
         state, reason = FAILED, f"its job process could not begin; what it said: {said}"
     else:
@@ -125,9 +128,7 @@ def _close(records: LaunchRecords, status: JobStatus, srun_status: int) -> None:
 def _leave_word(
     records: LaunchRecords, status: JobStatus, state: str, reason: str, said: Path
 ) -> None:
-    (output,) = (
-        Path(job["output"]) for job in records.read_launch()["jobs"] if job["stage"] == status.stage
-    )
+    output = Path(_job(records, status.stage)["output"])
     inode = status.output_inode
     if inode is None:
         with stage_files.open_output(output) as file:
@@ -143,6 +144,11 @@ def _leave_word(
         reason=reason,
         job={"launch": records.directory.name, "job_id": status.job_id, "reason": reason},
     )
+
+
+def _job(records: LaunchRecords, stage: str) -> dict[str, Any]:
+    (job,) = (job for job in records.read_launch()["jobs"] if job["stage"] == stage)
+    return dict(job)
 
 
 if __name__ == "__main__":

@@ -22,15 +22,17 @@ from typing import IO, TYPE_CHECKING, Any
 from launcher import guard, registry, terminal
 from launcher.clusters.base import Allocation
 from launcher.container_run import container_run, scratch_dir
-from launcher.containers.base import Container, ContainerRun, ImageFormat
+from launcher.containers.base import Container, ContainerRun, Feature, ImageFormat
 from launcher.errors import LauncherError, RecordError, StageFailed
 from launcher.job_metadata import JobMetadata
 from launcher.mount_targets import held_targets
+from launcher.out_of_memory import out_of_memory
+from launcher.output import last_failure
 from launcher.process import signal_on_parent_death
 from launcher.records import LaunchRecords
 from launcher.results import read_metadata
 from launcher.snapshot import changed_since
-from launcher.stage_files import OUTPUT_INODE, open_output
+from launcher.stage_files import OUTPUT_INODE, locate_output, open_output
 from launcher.stage_outputs import list_outputs, write_outputs
 from launcher.status import CANCELLED, DONE, FAILED, PENDING, cancel_requested, exit_reason
 from launcher.stop_request import StopRequest
@@ -280,7 +282,24 @@ class _StageRun:
             self.container.remove(run.name)
         if run.terminal and exit_code == 128 + signal.SIGINT and not self.stop.requested:
             return Outcome(CANCELLED, "interrupted by Ctrl-C", exit_code)
-        return _outcome(exit_code, self.stop)
+        outcome = _outcome(exit_code, self.stop)
+        if outcome.state == FAILED and not self.stop.why:
+            return replace(
+                outcome, reason=self._out_of_memory(run, output, exit_code) or outcome.reason
+            )
+        return outcome
+
+    def _out_of_memory(self, run: ContainerRun, output: IO[bytes], exit_code: int) -> str | None:
+        inode = os.fstat(output.fileno()).st_ino
+        has_own_shm = Feature.SHARED_MEMORY in self.container.features
+        return out_of_memory(
+            self.job.stage,
+            last_failure(locate_output(self.output, inode) or self.output),
+            exit_code=exit_code,
+            used=self.used,
+            mem_gb=self.job.settings.resources.mem_gb,
+            shm_gb=run.shm_gb if has_own_shm else None,
+        )
 
     def _exit_status(
         self,

@@ -43,12 +43,13 @@ class Launches:
     lock_file: Path
     cache_dir: Path
     made: list[LaunchRecords] = field(default_factory=list)
+    prefix: tuple[str, ...] = ()  # stands before the launcher's command
 
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run ``python -m launcher`` in the recipe's folder."""
         settings = [f"images_lock='{self.lock_file}'", f"image_cache='{self.cache_dir}'"]
         return subprocess.run(
-            [sys.executable, "-m", "launcher", *arguments, *settings],
+            [*self.prefix, sys.executable, "-m", "launcher", *arguments, *settings],
             cwd=self.recipe,
             env={**self.environment, **variables},
             stdin=subprocess.DEVNULL,
