@@ -179,5 +179,6 @@ def _run(command_line: list[str]) -> int:
 def _on_launch(command: str, arguments: list[str]) -> int:
     from importlib import import_module
 
-    options = command_parser(command).parse_args(arguments)
+    # Words before and after an option are one list (`resume LAUNCH --follow key=value`).
+    options = command_parser(command).parse_intermixed_args(arguments)
     return int(import_module(f"launcher.commands.{command}").run(options))

@@ -138,6 +138,22 @@ def to_record(config: LaunchConfig) -> dict[str, Any]:
     return asdict(config)
 
 
+def from_record(record: Mapping[str, Any], **changed: Any) -> LaunchConfig:
+    """Return the settings that ``to_record`` gave, with some of them changed.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not whole.
+    """
+    kinds = {
+        group: registry.load(kind, record[group]["name"]).Settings for group, kind in GROUPS.items()
+    }
+    typed = {group: settings(**record[group]) for group, settings in kinds.items()}
+    resources = Resources(**record["resources"])
+    return LaunchConfig(
+        **{**record, **typed, "resources": resources, "launch_name": None, **changed}
+    )
+
+
 def _compose(choices: Mapping[str, str]) -> DictConfig:
     from hydra import compose, initialize_config_dir
     from omegaconf import DictConfig, OmegaConf

@@ -26,6 +26,7 @@ from launcher.recipe import (
     find_recipe,
     recipe_arguments,
 )
+from launcher.recorded_code import RecordedCode
 from launcher.snapshot import SnapshotPlan, plan_snapshot
 from launcher.stage_config import stage_config
 from launcher.stage_images import (
@@ -53,7 +54,7 @@ class Prepared:
     launch: Launch
     cluster: Cluster
     container: Container
-    snapshot: SnapshotPlan
+    snapshot: SnapshotPlan | RecordedCode
     folders: tuple[Path, ...]
     notices: tuple[str, ...]
 

@@ -31,6 +31,7 @@ from launcher.prepare import Prepared, prepare
 from launcher.records import LaunchRecords
 from launcher.render import short_path
 from launcher.request import LaunchRequest
+from launcher.snapshot import SnapshotPlan
 from launcher.stage_outputs import lost_outputs, read_outputs
 from launcher.status import DONE, FAILED, SKIPPED, JobStatus, chain_status
 
@@ -82,12 +83,15 @@ class Resumption:
         return Continued(self.earlier, RESUMES, carried)
 
 
-def plan_resume(earlier: LaunchRecords, *, keep: Sequence[str] = ()) -> Resumption:
+def plan_resume(
+    earlier: LaunchRecords, *, keep: Sequence[str] = (), settings: Sequence[str] = ()
+) -> Resumption:
     """Work out what a resumed launch has to run. Nothing is written or submitted.
 
     Args:
         earlier: the launch, which has ended.
         keep: stages that are kept whatever has changed; each has to be done.
+        settings: ``key=value``, over those of that launch.
 
     Raises:
         UsageError: the launch has not ended, or a stage of ``keep`` is none of its, or not done.
@@ -101,18 +105,21 @@ def plan_resume(earlier: LaunchRecords, *, keep: Sequence[str] = ()) -> Resumpti
             raise UsageError(
                 f"--keep {stage}: it is {by_stage[stage].state}, and there is nothing to keep"
             )
-    request, prepared, basis = prepare_again(earlier)
+    request, prepared, basis = prepare_again(earlier, settings)
     verdicts = judge(earlier, chain, prepared.launch, basis, keep=keep)
     return _resumption(earlier, request, prepared, verdicts)
 
 
-def plan_rerun(earlier: LaunchRecords, stage: str, *, downstream: bool) -> Resumption:
+def plan_rerun(
+    earlier: LaunchRecords, stage: str, *, downstream: bool, settings: Sequence[str] = ()
+) -> Resumption:
     """Work out a launch that runs one stage again, whether its fingerprint holds or not.
 
     Args:
         earlier: the launch, which has ended.
         stage: of it; those before it have to be done.
         downstream: run those after it as well.
+        settings: ``key=value``, over those of that launch.
 
     Raises:
         UsageError: the launch has not ended, has no such stage, or one before it is not done.
@@ -127,7 +134,7 @@ def plan_rerun(earlier: LaunchRecords, stage: str, *, downstream: bool) -> Resum
             f"{stage} comes after {undone[-1]}, which is not done. To run what is left of the "
             f"launch: {_command('resume', earlier)}"
         )
-    request, prepared, _ = prepare_again(earlier)
+    request, prepared, _ = prepare_again(earlier, settings)
     verdicts = []
     for number, status in enumerate(chain):
         runs = number == place or (downstream and number > place)
@@ -138,13 +145,17 @@ def plan_rerun(earlier: LaunchRecords, stage: str, *, downstream: bool) -> Resum
     return _resumption(earlier, request, prepared, verdicts)
 
 
-def explain(earlier: LaunchRecords) -> tuple[Verdict, ...]:
-    """Say of every stage of a launch whether it would be kept or run again, and why.
+def explain(records: LaunchRecords) -> list[Verdict]:
+    """Say of each stage of a launch whether it would be kept or run again, and why.
+
+    The launch need not have ended.
 
     Raises:
         LauncherError: as :func:`plan_resume`.
     """
-    return plan_resume(earlier).verdicts
+    cluster, _ = cluster_and_grace(records)
+    _, prepared, basis = prepare_again(records)
+    return judge(records, chain_status(records, cluster), prepared.launch, basis)
 
 
 def judge(
@@ -206,17 +217,25 @@ def ended_chain(records: LaunchRecords) -> list[JobStatus]:
     return chain
 
 
-def prepare_again(records: LaunchRecords) -> tuple[LaunchRequest, Prepared, Basis]:
+def prepare_again(
+    records: LaunchRecords, settings: Sequence[str] = ()
+) -> tuple[LaunchRequest, Prepared, Basis]:
     """Prepare what a launch was asked for, with the tree and the settings as they are now.
+
+    Args:
+        records: of the launch.
+        settings: ``key=value``, over those that it was asked for with.
 
     Raises:
         LauncherError: it cannot be had any more.
     """
-    request = LaunchRequest.recorded(records)
+    asked = LaunchRequest.recorded(records)
+    request = replace(asked, settings=(*asked.settings, *settings))
     with _working_in(request.working_dir):
         prepared = prepare(
             request.options, request.settings, request.passed_on, working_dir=request.working_dir
         )
+    assert isinstance(prepared.snapshot, SnapshotPlan)
     try:
         code = CodeFiles.now(prepared.snapshot)
     except OSError as error:
@@ -246,6 +265,8 @@ def rechained(jobs: Sequence[Job], stages: Collection[str] | None) -> tuple[Job,
 
 def _why_undone(status: JobStatus) -> str:
     because = f": {status.reason}" if status.reason else ""
+    if not status.has_ended:
+        return f"{status.state}{because}"
     if status.state == FAILED:
         return f"failed{because}"
     if status.started is None or status.state == SKIPPED:

@@ -23,6 +23,7 @@ from launcher.masking import mask_arguments
 from launcher.process import ProcessId
 from launcher.provenance import git_state, versions
 from launcher.recipe import Recipe
+from launcher.recorded_code import RecordedCode
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.request import LaunchRequest
 from launcher.snapshot import SnapshotPlan, take_snapshot
@@ -72,7 +73,7 @@ def submit(
     cluster: Cluster,
     *,
     command_line: Sequence[str],
-    snapshot: SnapshotPlan,
+    snapshot: SnapshotPlan | RecordedCode,
     folders: Sequence[Path] = (),
     notices: Sequence[str] = (),
     request: LaunchRequest | None = None,
@@ -84,7 +85,7 @@ def submit(
         launch: what to submit.
         cluster: where.
         command_line: as it was typed.
-        snapshot: of the code.
+        snapshot: of the code, or that of an earlier launch.
         folders: to be made, since stages write to them and they are mounted.
         notices: what the person at the terminal was told.
         request: what was asked for, to be asked for again.
@@ -98,16 +99,18 @@ def submit(
     try:
         prepare_directory(launch.directory, folders)
         copy_code(launch.directory)
-        snapshot_record = take_snapshot(snapshot)
+        recorded = snapshot if isinstance(snapshot, RecordedCode) else None
+        taken = take_snapshot(snapshot) if isinstance(snapshot, SnapshotPlan) else snapshot.take()
         basis = Basis(
             CodeFiles.recorded(launch.directory / SNAPSHOT_DIR), compared_configs(launch.plan)
         )
         write_configs(records, basis.configs)
         told = {
             "command_line": mask_arguments(command_line),
-            "snapshot": snapshot_record,
+            "snapshot": taken,
             "notices": list(notices),
             "jobs": _job_records(launch, basis, continued),
+            **({"git": recorded.git} if recorded else {}),
             **({"request": request.to_record()} if request else {}),
             **({continued.link: str(continued.earlier.directory)} if continued else {}),
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 # What may follow each, and what it is for, as ``--help`` says it, in that order.
 COMMANDS = {
     "status": (
-        "[LAUNCH] [--recipe DIR]",
+        "[LAUNCH] [--recipe DIR] [--explain]",
         "say what has become of a launch, the latest when none is named",
     ),
     "cancel": (
@@ -18,7 +18,16 @@ COMMANDS = {
         "stop the running stage, cancel the rest; --force kills what does not stop",
     ),
     "resume": (
-        "[LAUNCH] [--recipe DIR] [--explain] [--keep STAGE …]\n[--follow] [--dry-run]",
+        "[LAUNCH] [--recipe DIR] [--explain] [--keep STAGE …]\n"
+        "[--follow] [--dry-run] [key=value …]",
         "run what failed, never ran, or does not hold any more; --explain says why",
+    ),
+    "rerun": (
+        "STAGE [LAUNCH] [--downstream] [--recipe DIR]\n[--follow] [--dry-run] [key=value …]",
+        "run one stage of a launch again; --downstream: those after it too",
+    ),
+    "reproduce": (
+        "[LAUNCH] [--recipe DIR] [--anyway]\n[--follow] [--dry-run]",
+        "launch again from the record alone; says what cannot be as it was",
     ),
 }

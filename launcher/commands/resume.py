@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Sequence
 
+    from launcher.records import LaunchRecords
     from launcher.resume import Resumption, Verdict
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("launch", nargs="?", metavar="LAUNCH")
+    parser.add_argument("words", nargs="*", metavar="LAUNCH")
     parser.add_argument("--recipe", metavar="DIR")
     parser.add_argument("--explain", action="store_true")
     parser.add_argument("--keep", nargs="+", metavar="STAGE", default=[])
@@ -22,17 +24,29 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Resume the launch; return the exit status."""
+    from launcher.errors import UsageError
     from launcher.interrupts import orderly_end
     from launcher.launches import find_launch
     from launcher.recipe import current_dir
     from launcher.resume import plan_resume
 
-    records = find_launch(options.launch, options.recipe, working_dir=current_dir())
+    words, settings = split_settings([*options.words, *options.keep])
+    keep = [stage for stage in options.keep if stage in words]
+    launches = words[: len(words) - len(keep)]
+    if len(launches) > 1:
+        raise UsageError(f"name one launch, not {', '.join(launches)}")
+    asked = launches[0] if launches else None
+    records = find_launch(asked, options.recipe, working_dir=current_dir())
     with orderly_end():
-        resumption = plan_resume(records, keep=options.keep)
-    command_line = ["resume", str(records.directory)]
-    command_line += ["--keep", *options.keep] if options.keep else []
-    return go_on(resumption, command_line, options)
+        resumption = plan_resume(records, keep=keep, settings=settings)
+    command_line = ["resume", str(records.directory), *settings]
+    return go_on(resumption, [*command_line, *(["--keep", *keep] if keep else [])], options)
+
+
+def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Sort the words of a command: return those that are no ``key=value``, and those that are."""
+    settings = [word for word in words if "=" in word and "/" not in word.partition("=")[0]]
+    return [word for word in words if word not in settings], settings
 
 
 def go_on(resumption: Resumption, command_line: list[str], options: Namespace) -> int:
@@ -57,6 +71,20 @@ def go_on(resumption: Resumption, command_line: list[str], options: Namespace) -
         follow=options.follow,
         continued=resumption.continued,
     )
+
+
+def changed_lines(records: LaunchRecords) -> list[str]:
+    """Return, of each finished stage that does not hold any more, what has changed since."""
+    from launcher.resume import explain
+    from launcher.status import DONE
+
+    done = [verdict for verdict in explain(records) if verdict.status.state == DONE]
+    lines = [
+        f"{verdict.stage} does not hold any more: {reason}"
+        for verdict in done
+        for reason in verdict.reasons
+    ]
+    return lines or [f"what is done still holds: {', '.join(each.stage for each in done) or '–'}"]
 
 
 def verdict_lines(verdicts: tuple[Verdict, ...]) -> list[str]:

@@ -14,6 +14,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
     parser.add_argument("launch", nargs="?", metavar="LAUNCH")
     parser.add_argument("--recipe", metavar="DIR")
+    parser.add_argument("--explain", action="store_true")
 
 
 def run(options: Namespace) -> int:
@@ -21,7 +22,13 @@ def run(options: Namespace) -> int:
     from launcher.launches import find_launch
     from launcher.recipe import current_dir
 
-    return show_status(find_launch(options.launch, options.recipe, working_dir=current_dir()))
+    records = find_launch(options.launch, options.recipe, working_dir=current_dir())
+    status = show_status(records)
+    if options.explain:
+        from launcher.commands.resume import changed_lines
+
+        print("", *changed_lines(records), sep="\n")
+    return status
 
 
 def show_status(records: LaunchRecords) -> int:

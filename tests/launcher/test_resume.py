@@ -314,10 +314,12 @@ def test_a_command_line_is_resumed_with_its_words(chain: Chain) -> None:
     chain.follow(*arguments, "env.SEED=7", "launch_name=mine", status=1, TINY_FAIL="train")
     (job, _) = chain.launches[-1].read_launch()["jobs"]
     assert job["fingerprint"]["environment"] == {"SEED": "7"}
-    chain.follow("resume", "mine")
+    chain.follow("resume", "mine", "resources.timeout_min=3", "env.MORE=yes")
+    assert chain.ran == ["create_dataset", "train", "create_dataset", "train"]
+    assert chain.launches[-1].read_launch()["jobs"][-1]["resources"]["timeout_min"] == 3
     job = chain.launches[-1].read_launch()["jobs"][-1]
     assert job["stage_command"][-2:] == ["--labels_config", "conf/own labels.yaml"]
-    assert job["environment"]["SEED"] == "7"
+    assert (job["environment"]["SEED"], job["environment"]["MORE"]) == ("7", "yes")
     (chain.recipe / "conf" / "own labels.yaml").write_text("labels: 4\n")
     assert chain.explain()["train"].startswith("runs  config labels: its content changed")
 
@@ -329,3 +331,78 @@ def test_dry_run_shows_what_would_be_submitted(chain: Chain) -> None:
     assert "\nmeasure, after infer\n" in done.stdout
     assert "\ntrain" not in done.stdout
     assert len(chain.launches) == 1
+
+
+def test_one_stage_is_run_again_and_what_is_made_of_it_is_said_to_be_older(chain: Chain) -> None:
+    chain.follow()
+    assert chain.ran == STAGES
+    shown = chain.follow("rerun", "train")
+    assert re.search(r"^  train +runs  asked for$", shown, re.MULTILINE)
+    assert re.search(
+        r"^  infer +kept  all the same: made from what train left before$", shown, re.MULTILINE
+    )
+    assert chain.ran == ["train"]
+    assert (chain.recipe / "exp" / "tiny" / "train1.log").is_file()
+    assert chain.explain() == {
+        "create_dataset": "kept",
+        "train": "kept",
+        "infer": "runs  upstream outputs: train has run again since",
+        "measure": "runs  upstream outputs: infer runs again",
+    }
+    chain.follow("rerun", "infer", "--downstream")
+    assert chain.ran == ["infer", "measure"]
+    assert set(chain.explain().values()) == {"kept"}
+
+
+def test_a_stage_after_one_that_is_not_done_is_not_run_again(chain: Chain) -> None:
+    chain.follow(status=1, TINY_FAIL="train")
+    done = chain.run("rerun", "infer")
+    assert done.returncode == 2
+    assert "infer comes after train, which is not done. To run what is left" in done.stderr
+    done = chain.run("rerun")
+    assert done.returncode == 2
+    done = chain.run("rerun", "train", "infer")
+    assert "name one stage of launch" in done.stderr
+    chain.follow("rerun", "create_dataset", status=1)
+    assert chain.ran == ["create_dataset", "train", "create_dataset"]
+    told = chain.explain()
+    assert told["create_dataset"] == "kept"
+    assert told["train"] == "runs  failed: exit status 1"
+    assert told["measure"].startswith("runs  never ran: train failed")
+
+
+def test_status_names_what_does_not_hold_any_more(chain: Chain) -> None:
+    chain.follow(status=1, TINY_FAIL="measure")
+    said = "what is done still holds: create_dataset, train, infer\n"
+    assert chain.run("status", "--explain").stdout.endswith(said)
+    chain.edit("conf/inference.yaml", "beam: 4", "beam: 8")
+    shown = chain.run("status", "--explain").stdout
+    assert shown.endswith("\ninfer does not hold any more: config inference.beam: 4 → 8\n")
+
+
+def test_a_launch_on_the_host_is_reproduced_while_the_tree_is_the_same(chain: Chain) -> None:
+    chain.follow("--stages", "create_dataset", "train", "env.SEED=7", "launch_name=first")
+    exp, moved = chain.recipe / "exp" / "tiny", chain.recipe / "exp" / "moved"
+    done = chain.run("reproduce", "first", "--dry-run")
+    assert "\ntrain, after create_dataset\n" in done.stdout
+    assert "mv exp/tiny exp/tiny.before; mv data data.before" in done.stderr
+    assert len(chain.launches) == 1
+    exp.rename(moved)
+    chain.edit("conf/inference.yaml", "beam: 4", "beam: 4 ")
+    done = chain.run("reproduce", "first")
+    assert done.returncode == 1
+    assert "not as it was: code: stages run from the tree, which is another: conf/inference" in (
+        done.stdout
+    )
+    assert "not be as it was, in 1 way. Mend that, or add --anyway" in done.stderr
+    assert len(chain.launches) == 1
+    chain.edit("conf/inference.yaml", "beam: 4 ", "beam: 4")
+    (chain.recipe / "conf" / "launch.yaml").write_text("env: {SEED: '8'}\n")
+    chain.follow("reproduce", "first")
+    assert chain.ran == ["create_dataset", "train"] * 2
+    first, second = (records.read_launch() for records in chain.launches)
+    assert second["reproduces"] == str(chain.launches[0].directory)
+    assert second["config"]["env"] == {"SEED": "7"}
+    for key in ("fingerprint", "stage_command"):
+        assert [job[key] for job in second["jobs"]] == [job[key] for job in first["jobs"]]
+    assert (exp / "train.bin").is_file()

@@ -1,0 +1,45 @@
+"""``python -m launcher rerun``: run one stage of a launch again, whether it still holds or not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what may follow the command's name."""
+    parser.add_argument("words", nargs="+", metavar="STAGE")
+    parser.add_argument("--downstream", action="store_true")
+    parser.add_argument("--recipe", metavar="DIR")
+    parser.add_argument("--dry-run", "--dry_run", action="store_true")
+    parser.add_argument("--follow", action="store_true")
+
+
+def run(options: Namespace) -> int:
+    """Run the stage again; return the exit status.
+
+    Raises:
+        UsageError: not exactly one stage is named.
+    """
+    from launcher.commands.resume import go_on, split_settings
+    from launcher.errors import UsageError
+    from launcher.interrupts import orderly_end
+    from launcher.launches import find_stages
+    from launcher.recipe import current_dir
+    from launcher.resume import plan_rerun
+
+    words, settings = split_settings(options.words)
+    records, stages = find_stages(words, options.recipe, working_dir=current_dir())
+    if len(stages) != 1:
+        known = ", ".join(str(job["stage"]) for job in records.read_launch()["jobs"])
+        raise UsageError(
+            f"name one stage of launch {records.directory.name}: {known}. For it and all after it "
+            "add --downstream."
+        )
+    with orderly_end():
+        rerun = plan_rerun(records, stages[0], downstream=options.downstream, settings=settings)
+    command_line = ["rerun", stages[0], str(records.directory), *settings]
+    command_line += ["--downstream"] if options.downstream else []
+    return go_on(rerun, command_line, options)
