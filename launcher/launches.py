@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -128,9 +128,19 @@ def _is_open(records: LaunchRecords) -> bool:
 
 
 def find_stages(
-    words: Sequence[str], recipe: str | None, *, working_dir: Path
+    words: Sequence[str],
+    recipe: str | None,
+    *,
+    working_dir: Path,
+    default: Callable[..., LaunchRecords] = find_launch,
 ) -> tuple[LaunchRecords, list[str]]:
-    """Sort the words of a command into a launch, the latest when none is named, and its stages.
+    """Sort the words of a command into a launch and its stages.
+
+    Args:
+        words: of the command.
+        recipe: as for :func:`find_launch`.
+        working_dir: where the command was typed.
+        default: finds the launch when none is named: the latest, or the one that has not ended.
 
     Returns:
         The launch; and those of its stages that were named, in the order of the chain.
@@ -153,7 +163,7 @@ def find_stages(
             launches.append(records)
     if len(launches) > 1:
         raise UsageError(f"two launches at once: {', '.join(words)}. Name one.")
-    records = launches[0] if launches else find_launch(None, recipe, working_dir=working_dir)
+    records = launches[0] if launches else default(None, recipe, working_dir=working_dir)
     stages = [str(job["stage"]) for job in records.read_launch()["jobs"]]
     for word in others:
         if word not in stages:

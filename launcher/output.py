@@ -79,6 +79,14 @@ def last_failure(path: Path) -> list[str]:
     return [_RECORD_HEAD.sub("", line) for line in told if line.strip()]
 
 
+def for_terminal(text: str) -> str:
+    """Return what a terminal may be shown of a stage's output: no colours, nothing it would obey.
+
+    Carriage returns stay, by which a progress bar rewrites its line.
+    """
+    return "\r".join(harmless(_TERMINAL_CODES.sub("", part)) for part in text.split("\r"))
+
+
 def _tail(path: Path, num_bytes: int) -> list[str]:
     try:
         with path.open("rb") as file:

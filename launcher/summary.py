@@ -18,11 +18,21 @@ if TYPE_CHECKING:
 
 def show(rows: Sequence[Row], console: Console) -> None:
     """Print all of it."""
+    width = width_of(console)
+    console.print(final_table(rows, width=width), end="", soft_wrap=True)
+    show_more(rows, console)
+
+
+def width_of(console: Console) -> int:
+    """Return the columns that there are; of a file, in which nothing is to be moved, so many."""
+    return console.width if console.is_terminal else 1000
+
+
+def show_more(rows: Sequence[Row], console: Console) -> None:
+    """Print what stands below the table: figures, notes, and why a stage has failed."""
     from rich.text import Text
 
-    # A file has no width: nothing in it is to be moved to a line of its own.
-    width = console.width if console.is_terminal else 1000
-    console.print(final_table(rows, width=width), end="", soft_wrap=True)
+    width = width_of(console)
     for lines in (result_lines(rows, width=width), note_lines(rows)):
         if lines:
             console.print()

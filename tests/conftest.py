@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(FaultTable())
     os.environ["LAUNCHER_CONFIG"] = str(Path(__file__).parent / "launch.yaml")
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGUSR2):
+    for signum in (signal.SIGHUP, signal.SIGTERM, signal.SIGQUIT, signal.SIGUSR2):
         signal.signal(signum, signal.SIG_DFL)
 
 

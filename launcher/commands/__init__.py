@@ -10,12 +10,28 @@ from __future__ import annotations
 # What may follow each, and what it is for, as ``--help`` says it, in that order.
 COMMANDS = {
     "status": (
-        "[LAUNCH] [--recipe DIR] [--explain]",
+        "[LAUNCH] [--recipe DIR] [--watch] [--json] [--explain]",
         "say what has become of a launch, the latest when none is named",
     ),
+    "list": (
+        "[--recipe DIR] [--json]",
+        "list the launches of a recipe, the latest last",
+    ),
+    "logs": (
+        "[LAUNCH] [STAGE …] [-f] [-n LINES] [--log] [--recipe DIR]",
+        "print what a stage has printed; -f goes on until it ends",
+    ),
+    "wait": (
+        "[LAUNCH] [--timeout-min MINUTES] [--quiet] [--recipe DIR]",
+        "wait for the end; exit status 0 when every stage is done",
+    ),
+    "attach": (
+        "[LAUNCH] [--recipe DIR]",
+        "show progress, as --follow does; Ctrl-C leaves the launch to itself",
+    ),
     "cancel": (
-        "[LAUNCH] [--recipe DIR] [--force]",
-        "stop the running stage, cancel the rest; --force kills what does not stop",
+        "[LAUNCH] [STAGE …] [--recipe DIR] [--force]",
+        "stop what runs, or a stage and all after it; --force kills",
     ),
     "resume": (
         "[LAUNCH] [--recipe DIR] [--explain] [--keep STAGE …]\n"

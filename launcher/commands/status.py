@@ -2,56 +2,117 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+    from rich.console import Console
+
     from launcher.records import LaunchRecords
+    from launcher.view import LaunchView
+
+_REDRAW_S = 2.0
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
     parser.add_argument("launch", nargs="?", metavar="LAUNCH")
     parser.add_argument("--recipe", metavar="DIR")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--json", action="store_true")
     parser.add_argument("--explain", action="store_true")
 
 
 def run(options: Namespace) -> int:
     """Print what has become of the launch; return the exit status."""
+    from rich.console import Console
+
+    from launcher.errors import UsageError
     from launcher.launches import find_launch
+    from launcher.reach import look
     from launcher.recipe import current_dir
 
+    if options.watch and options.json:
+        raise UsageError("--watch is for a person, --json for a program. Leave one of them out.")
     records = find_launch(options.launch, options.recipe, working_dir=current_dir())
-    status = show_status(records)
+    if options.json:
+        import json
+
+        print(json.dumps(look(records).to_record(), indent=2))
+        return 0
+    if options.watch:
+        return watch(records, Console(highlight=False))
+    show_status(records)
     if options.explain:
         from launcher.commands.resume import changed_lines
 
         print("", *changed_lines(records), sep="\n")
-    return status
+    return 0
 
 
 def show_status(records: LaunchRecords) -> int:
     """Print what has become of a launch; return the exit status."""
-    from contextlib import suppress
-
     from rich.console import Console
 
-    from launcher.clusters.base import Cluster, NamedCluster
-    from launcher.errors import LauncherError, RecordError
-    from launcher.launches import cluster_and_grace
-    from launcher.render import launch_rows, short_path
-    from launcher.summary import show
+    from launcher.reach import look
 
-    cluster: Cluster | None = None
-    with suppress(RecordError):  # damaged settings: the records still tell most of it
-        cluster, _ = cluster_and_grace(records)
-    rows = launch_rows(records, cluster)
-    print(f"launch {short_path(records.directory)}")
-    if isinstance(cluster, NamedCluster) and not all(row.status.has_ended for row in rows):
-        try:
-            cluster.check_reach()
-        except LauncherError as error:
-            print(f"{error} What follows is what is on record.")
-    show(rows, Console(highlight=False))
+    show(look(records), Console(highlight=False))
     return 0
+
+
+def watch(records: LaunchRecords, console: Console) -> int:
+    """Show the launch until it has ended, or Ctrl-C; return the exit status."""
+    from launcher.interrupts import INTERRUPTED
+
+    try:
+        if console.is_terminal:
+            view = _watch_live(records, console)
+        else:
+            view = _watch_lines(records, console)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    show(view, console)
+    return 0
+
+
+def _watch_live(records: LaunchRecords, console: Console) -> LaunchView:
+    from rich.live import Live
+
+    from launcher.reach import look
+    from launcher.status_table import status_table
+
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while not (view := look(records)).has_ended:
+            table = status_table(view, width=console.width - 1)
+            table.append(f"\n{view.in_words}; Ctrl-C ends the watching, not the launch", "dim")
+            live.update(table, refresh=True)
+            time.sleep(_REDRAW_S)
+    return view
+
+
+def _watch_lines(records: LaunchRecords, console: Console) -> LaunchView:
+    from launcher.reach import look
+
+    shown: list[tuple[str, str]] = []
+    while not (view := look(records)).has_ended:
+        told = [(stage.row.shown_state, stage.status.reason) for stage in view.stages]
+        if told != shown:
+            shown = told
+            console.print(f"{time.strftime('%H:%M:%S')}  {view.in_words}", markup=False)
+        time.sleep(_REDRAW_S)
+    return view
+
+
+def show(view: LaunchView, console: Console) -> None:
+    """Print a launch: what it is, its stages, their figures, and why one has failed."""
+    from launcher.render import short_path
+    from launcher.status_table import status_table
+    from launcher.summary import show_more, width_of
+
+    print(f"launch {short_path(view.directory)}: {view.in_words}")
+    for said in filter(None, [view.unasked, *view.damaged]):
+        print(f"  {said}")
+    console.print(status_table(view, width=width_of(console)), end="", soft_wrap=True)
+    show_more([stage.row for stage in view.stages], console)

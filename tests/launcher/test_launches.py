@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -64,11 +65,11 @@ def test_a_job_that_vanished_is_not_said_to_run(
         records.append(LAUNCH, "submitted", stage="fit", job_id="7", process=process)
         records.append("fit", "started")
         show_status(records)
-        assert "fit  running" in capsys.readouterr().out
+        assert re.search("^fit +running", capsys.readouterr().out, re.MULTILINE)
         job.kill()
     show_status(records)
     said = capsys.readouterr().out
-    assert "fit  failed" in said
+    assert re.search("^fit +failed", said, re.MULTILINE)
     assert "its process is gone without a result" in said
 
 
