@@ -29,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path is shown byte for byte
     command = command_line[0] if command_line else ""
+    if command == "__complete":  # of a shell, at each press of the tabulator
+        from launcher.completion import complete
+
+        return complete(command_line[1:])
     has_own_help = command == "image" or command in COMMANDS
     if not has_own_help and not {"-h", "--help"}.isdisjoint(command_line):
         print(HELP, end="")

@@ -34,8 +34,8 @@ def run(options: Namespace) -> int:
     from launcher.reach import look
     from launcher.recipe import current_dir
 
-    if options.watch and options.json:
-        raise UsageError("--watch is for a person, --json for a program. Leave one of them out.")
+    if options.watch + options.json + options.explain > 1:
+        raise UsageError("--watch, --json and --explain exclude each other. Choose one of them.")
     records = find_launch(options.launch, options.recipe, working_dir=current_dir())
     if options.json:
         import json

@@ -91,8 +91,8 @@ def test_a_chain_goes_on_by_itself(site: Site, slurm: Slurm, tmp_path: Path) -> 
     assert [each.state for each in told.values()] == ["running", "pending", "pending"]
     assert told["train"].reason == "waits for report"
     shown = site.run("status").stdout
-    assert re.search(r"^report  running  ", shown, re.MULTILINE)
-    assert re.search(r"^score   pending    .*waits for train$", shown, re.MULTILINE)
+    assert re.search(r"^report +running ", shown, re.MULTILINE)
+    assert re.search(r"^score +pending .*waits for train$", shown, re.MULTILINE)
 
     gate.touch()
     assert {each.state for each in launch.wait().values()} == {"done"}

@@ -14,6 +14,8 @@ PACKAGES = [
     *("catatonit", "containernetworking-plugins", "uidmap", "slirp4netns", "fuse-overlayfs"),
     *("charliecloud", "mmdebstrap", "squashfs-tools", "squashfuse", "patchelf", "ca-certificates"),
 ]
+# For tests alone: shells that complete command lines, a browser to look at reports.
+TEST_PACKAGES = ["zsh", "fish", "chromium"]
 ACCOUNTING_PACKAGES = ["slurmdbd", "mariadb-server"]
 # `invoke-rc.d` asks it before it starts a service: 101 forbids. Without it, an installation where
 # systemd or sysvinit runs would start the packages' own daemons, on the ports of ours.

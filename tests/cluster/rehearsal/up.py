@@ -53,7 +53,8 @@ def bring_up(state: State, *, accounting: bool) -> None:
     state.create()  # once more: a `cluster-down` may have been waited for
     # Once asked for it stays, until `cluster-down`.
     accounting |= slurm.conf_path(state, slurm.ACCOUNTED).exists()
-    wanted = packages.PACKAGES + (packages.ACCOUNTING_PACKAGES if accounting else [])
+    wanted = packages.PACKAGES + packages.TEST_PACKAGES
+    wanted += packages.ACCOUNTING_PACKAGES if accounting else []
     lacking = packages.missing(wanted)
     if lacking:
         names = f"packages {', '.join(lacking)}"
