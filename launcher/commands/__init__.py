@@ -45,6 +45,7 @@ COMMANDS = {
     "reproduce": (
         "[LAUNCH] [--recipe DIR] [--anyway]\n[--follow] [--dry-run]",
         "launch again from the record alone; says what cannot be as it was",
+    ),
     "completion": (
         "bash|zsh|fish",
         "print what makes that shell complete this command line",

@@ -100,7 +100,7 @@ def _watch_lines(records: LaunchRecords, console: Console) -> LaunchView:
         told = [(stage.row.shown_state, stage.status.reason) for stage in view.stages]
         if told != shown:
             shown = told
-            console.print(f"{time.strftime('%H:%M:%S')}  {view.in_words}", markup=False)
+            print(f"{time.strftime('%H:%M:%S')}  {view.in_words}", flush=True)
         time.sleep(_REDRAW_S)
     return view
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ def open_gate(recipe_dir: Path) -> None:
     (recipe_dir / "exp" / "tiny" / "gate").touch()
 
 
-def start(recipe_dir: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(recipe_dir: Path, *arguments: str) -> Any:
     return subprocess.Popen(
         [sys.executable, "-m", "launcher", *arguments],
         cwd=recipe_dir,
@@ -83,10 +84,14 @@ def test_a_launch_from_its_first_stage_to_its_end(
     watching = start(recipe_dir, "status", "--watch")
     waiting = start(recipe_dir, "wait")
     attached = start(recipe_dir, "attach")
-    until(lambda: running.directory.exists() and following.poll() is None)
-    time.sleep(1)
+    begun = [
+        following.stdout.readline(),
+        *(each.stdout.readline() for each in (watching, attached)),
+    ]
+    assert "running prepare, 1 of 3" in begun[1]
     open_gate(recipe_dir)
     said, notes = following.communicate(timeout=60)
+    said = begun[0] + said
     assert said.index("first line\x1b]0;title\x07\n") < said.index("last line")  # byte for byte
     assert re.findall(r"^launcher: (?:── )?(.*)$", notes, re.M) == [
         *("prepare", "prepare is done", "fit"),
@@ -123,7 +128,6 @@ def test_cancelling_a_stage_leaves_those_before_it(
 
 def test_detaching_leaves_the_launch_to_itself(running: LaunchRecords, recipe_dir: Path) -> None:
     attached = start(recipe_dir, "attach")
-    assert attached.stdout is not None
     assert "Ctrl-C leaves it to itself" in attached.stdout.readline()
     time.sleep(0.5)
     attached.send_signal(2)
