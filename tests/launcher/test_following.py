@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-import time
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -54,15 +54,29 @@ def open_gate(recipe_dir: Path) -> None:
     (recipe_dir / "exp" / "tiny" / "gate").touch()
 
 
-def start(recipe_dir: Path, *arguments: str) -> Any:
-    return subprocess.Popen(
-        [sys.executable, "-m", "launcher", *arguments],
-        cwd=recipe_dir,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+class Started:
+    """A command that goes on while the test does; what it prints is kept in files."""
+
+    def __init__(self, recipe_dir: Path, *arguments: str) -> None:
+        self._files = {
+            name: recipe_dir / f"{'-'.join(arguments)}.{name}" for name in ("stdout", "stderr")
+        }
+        with ExitStack() as stack:
+            opened = {
+                name: stack.enter_context(path.open("wb")) for name, path in self._files.items()
+            }
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "launcher", *arguments],
+                cwd=recipe_dir,
+                env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+                **opened,
+            )
+
+    def said(self, name: str = "stdout") -> str:
+        return self._files[name].read_text()
+
+    def end(self) -> int:
+        return self.process.wait(60)
 
 
 def test_a_launch_from_its_first_stage_to_its_end(
@@ -80,30 +94,24 @@ def test_a_launch_from_its_first_stage_to_its_end(
     assert (nothing.returncode, nothing.stdout) == (2, "")
     assert "fit is pending: waits for prepare, and has printed nothing" in nothing.stderr
     assert launcher("wait", "--timeout-min", "0.01", "--quiet", cwd=recipe_dir).returncode == 124
-    following = start(recipe_dir, "logs", "-f")
-    watching = start(recipe_dir, "status", "--watch")
-    waiting = start(recipe_dir, "wait")
-    attached = start(recipe_dir, "attach")
-    begun = [
-        following.stdout.readline(),
-        *(each.stdout.readline() for each in (watching, attached)),
-    ]
-    assert "running prepare, 1 of 3" in begun[1]
+    following = Started(recipe_dir, "logs", "-f")
+    watching = Started(recipe_dir, "status", "--watch")
+    waiting = Started(recipe_dir, "wait")
+    attached = Started(recipe_dir, "attach")
+    until(lambda: "first line" in following.said())
+    until(lambda: "running prepare, 1 of 3" in watching.said())
+    until(lambda: "prepare          running" in attached.said())
     open_gate(recipe_dir)
-    said, notes = following.communicate(timeout=60)
-    said = begun[0] + said
+    assert following.end() == 0
+    said = following.said()
     assert said.index("first line\x1b]0;title\x07\n") < said.index("last line")  # byte for byte
-    assert re.findall(r"^launcher: (?:── )?(.*)$", notes, re.M) == [
-        *("prepare", "prepare is done", "fit"),
-        *re.findall(r"^launcher: (fit is pending.*)$", notes, re.M),
-        *("fit is done", "score"),
-        *re.findall(r"^launcher: (score is pending.*)$", notes, re.M),
-        "score is done",
+    notes = re.findall(r"^launcher: (?:── )?(.*)$", following.said("stderr"), re.M)
+    assert [note for note in notes if "pending" not in note] == [
+        *("prepare", "prepare is done", "fit", "fit is done", "score", "score is done")
     ]
-    for process in (watching, waiting, attached):
-        shown, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-        assert re.search("^score +done", shown, re.M)
+    for command in (watching, waiting, attached):
+        assert command.end() == 0, command.said("stderr")
+        assert re.search("^score +done", command.said(), re.M)
     assert api.status(running).state == "done"
     assert launcher("logs", "prepare", "-n", "1", cwd=recipe_dir).stdout.count("\n") == 1
     assert "last line" in launcher("logs", "one", "prepare", cwd=recipe_dir).stdout
@@ -127,11 +135,10 @@ def test_cancelling_a_stage_leaves_those_before_it(
 
 
 def test_detaching_leaves_the_launch_to_itself(running: LaunchRecords, recipe_dir: Path) -> None:
-    attached = start(recipe_dir, "attach")
-    assert "Ctrl-C leaves it to itself" in attached.stdout.readline()
-    time.sleep(0.5)
-    attached.send_signal(2)
-    said, _ = attached.communicate(timeout=30)
-    assert attached.returncode == 130
-    assert "It goes on. To stop it: " in said
+    attached = Started(recipe_dir, "attach")
+    until(lambda: "prepare          running" in attached.said())
+    attached.process.send_signal(signal.SIGINT)
+    assert attached.end() == 130
+    assert "Ctrl-C leaves it to itself" in attached.said()
+    assert "It goes on. To stop it: " in attached.said()
     assert api.status(running).state == "running"
