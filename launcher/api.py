@@ -24,10 +24,25 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from launcher.catalogue import Entry
+    from launcher.continued import Continued
+    from launcher.prepare import Prepared
     from launcher.records import LaunchRecords
+    from launcher.request import LaunchRequest
+    from launcher.resume import Verdict
     from launcher.view import LaunchView
 
-__all__ = ["cancel", "find", "list_launches", "logs", "status", "wait"]
+__all__ = [
+    "cancel",
+    "explain",
+    "find",
+    "list_launches",
+    "logs",
+    "reproduce",
+    "rerun",
+    "resume",
+    "status",
+    "wait",
+]
 
 
 def find(
@@ -123,6 +138,121 @@ def cancel(
     records = find(launch, recipe=recipe)
     start_cancelling(records, stages, force=force).wait()
     return status(records)
+
+
+def explain(
+    launch: LaunchRecords | Path | str | None = None, *, recipe: Path | str | None = None
+) -> list[Verdict]:
+    """Say of each stage of a launch whether it would be kept or run again, and why.
+
+    Raises:
+        LauncherError: what it was asked for cannot be had any more.
+    """
+    from launcher import resume as resuming
+
+    return resuming.explain(find(launch, recipe=recipe))
+
+
+def resume(
+    launch: LaunchRecords | Path | str | None = None,
+    *,
+    recipe: Path | str | None = None,
+    keep: Sequence[str] = (),
+    settings: Sequence[str] = (),
+) -> LaunchRecords | None:
+    """Submit what failed, never ran, or does not hold any more.
+
+    Args:
+        launch: the launch, which has ended.
+        recipe: where the latest launch is looked for.
+        keep: stages that are kept whatever has changed.
+        settings: ``key=value``, over those of that launch.
+
+    Returns:
+        The new launch; None when there is nothing to do.
+
+    Raises:
+        LauncherError: the launch has not ended, or cannot be gone on from.
+    """
+    from launcher.resume import plan_resume
+
+    made = plan_resume(find(launch, recipe=recipe), keep=keep, settings=settings)
+    if not made.runs:
+        return None
+    words = ["resume", str(made.earlier.directory), *settings]
+    words += ["--keep", *keep] if keep else []
+    return _submit(made.prepared, made.request, words, made.continued)
+
+
+def rerun(
+    stage: str,
+    launch: LaunchRecords | Path | str | None = None,
+    *,
+    recipe: Path | str | None = None,
+    downstream: bool = False,
+    settings: Sequence[str] = (),
+) -> LaunchRecords:
+    """Submit one stage of a launch again, whether it still holds or not; return the new launch.
+
+    Args:
+        stage: its name.
+        launch: the launch, which has ended.
+        recipe: where the latest launch is looked for.
+        downstream: submit those after it as well.
+        settings: ``key=value``, over those of that launch.
+
+    Raises:
+        LauncherError: the launch has not ended, or a stage before this one is not done.
+    """
+    from launcher.resume import plan_rerun
+
+    earlier = find(launch, recipe=recipe)
+    made = plan_rerun(earlier, stage, downstream=downstream, settings=settings)
+    words = ["rerun", stage, str(earlier.directory), *settings]
+    words += ["--downstream"] if downstream else []
+    return _submit(made.prepared, made.request, words, made.continued)
+
+
+def reproduce(
+    launch: LaunchRecords | Path | str | None = None,
+    *,
+    recipe: Path | str | None = None,
+    anyway: bool = False,
+) -> LaunchRecords:
+    """Submit a launch again from its record alone; return the new launch.
+
+    Args:
+        launch: the launch, in whatever state it is.
+        recipe: where the latest launch is looked for.
+        anyway: submit it also when not all would be as it was.
+
+    Raises:
+        LauncherError: something is not to be had any more, or would not be as it was.
+    """
+    from launcher.reproduce import plan_reproduction
+
+    made = plan_reproduction(find(launch, recipe=recipe))
+    if not anyway:
+        made.refuse_differences()
+    words = ["reproduce", str(made.earlier.directory), *(["--anyway"] if anyway else [])]
+    return _submit(made.prepared, made.request, words, made.continued)
+
+
+def _submit(
+    prepared: Prepared, request: LaunchRequest, words: Sequence[str], continued: Continued
+) -> LaunchRecords:
+    from launcher.clusters.base import ForegroundCluster
+    from launcher.errors import UsageError
+    from launcher.hand_over import submit_prepared
+    from launcher.prepare import check
+
+    if isinstance(prepared.cluster, ForegroundCluster):
+        raise UsageError(
+            f"stages of cluster {prepared.cluster.name} need a terminal: "
+            f"python -m launcher {' '.join(words)}"
+        )
+    check(prepared)
+    return submit_prepared(prepared, request, words, continued=continued)
 
 
 def _text(path: Path | str | None) -> str | None:

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from launcher.errors import RecordError
@@ -16,8 +17,9 @@ from launcher.snapshot import MANIFEST
 from launcher.snapshot_copy import read_all
 from launcher.snapshot_plan import SnapshotPlan
 
-# What explains and tests; what configures counts by what it resolves to.
-_OTHER_SUFFIXES = frozenset((".md", ".rst"))
+# What explains and tests, and what a command leaves where it was typed (nohup.out, slurm-7.out);
+# what configures counts by what it resolves to.
+_OTHER_SUFFIXES = frozenset((".md", ".rst", ".log", ".out", ".err"))
 _CONFIG_SUFFIXES = frozenset((".yaml", ".yml"))
 _OTHER_FOLDERS = frozenset(("docs", "tests"))
 _CONFIG_FOLDER = "conf"
@@ -27,9 +29,14 @@ _OF_LAUNCHER = frozenset(("launcher", "containers", "requirements"))
 
 @dataclass(frozen=True)
 class CodeFiles:
-    """Files by path, each with its mode and SHA-256 in one text."""
+    """Files by path, each with its mode and SHA-256 in one text.
+
+    Attributes:
+        is_whole: whether something is known of each code root; not of one in no git work tree.
+    """
 
     files: Mapping[str, str]
+    is_whole: bool = True
 
     @classmethod
     def now(cls, plan: SnapshotPlan) -> CodeFiles:
@@ -65,18 +72,17 @@ class CodeFiles:
     @classmethod
     def _of(cls, roots: list[str], entries: Iterable[tuple[int, str, str, str]]) -> CodeFiles:
         project = str(project_root())
-        return cls(
-            {
-                f"{roots[root]}/{name}": f"{mode} {sha256}"
-                for root, name, mode, sha256 in entries
-                if is_run(name, is_project=roots[root] == project)
-            }
-        )
+        known, seen = {}, set()
+        for root, name, mode, sha256 in entries:
+            seen.add(root)
+            if is_run(name, is_project=roots[root] == project):
+                known[f"{roots[root]}/{name}"] = f"{mode} {sha256}"
+        return cls(known, is_whole=len(seen) == len(roots))
 
-    @property
+    @cached_property
     def digest(self) -> str | None:
-        """SHA-256 over paths, modes and contents; None where no file is known to be code."""
-        if not self.files:
+        """SHA-256 over paths, modes and contents; None where not all of the code is known."""
+        if not self.files or not self.is_whole:
             return None
         lines = sorted(os.fsencode(f"{path}\0{told}\n") for path, told in self.files.items())
         return hashlib.sha256(b"".join(lines)).hexdigest()

@@ -132,7 +132,11 @@ def differences(
     found = []
     if then["image"] != now["image"]:
         found.append(f"image: {then['image'] or 'none'} → {now['image'] or 'none'}")
-    if then["code"] != now["code"] or now["code"] is None:
+    if now["code"] is None:
+        found.append(
+            "code: it is not all on record, being too large or in no git work tree (snapshot=copy)"
+        )
+    elif then["code"] != now["code"]:
         names = was.code.differing(basis.code, below=below) if was.code.files else []
         found.append(f"code: {_few(names) or 'not the same; which files, is not on record'}")
     found += _config_differences(then["config"], now["config"], was.configs, basis.configs)
@@ -193,7 +197,8 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
     if key not in values:
         return _ABSENT
     value = values[key]
-    text = value if isinstance(value, str) else json.dumps(value)
+    is_plain = isinstance(value, str) and value.isprintable()
+    text = value if is_plain else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 

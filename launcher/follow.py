@@ -43,7 +43,7 @@ def follow(
         console: to print to; standard output when not given.
 
     Returns:
-        Exit status: 0 when every stage is done, 130 after Ctrl-C, else 1.
+        Exit status: 0 when every stage that the launch runs is done, 130 after Ctrl-C, else 1.
     """
     from rich.console import Console
 
@@ -54,7 +54,8 @@ def follow(
     summary.show(rows, console)
     if watch.interrupts_acted_on:
         return INTERRUPTED
-    return 0 if all(row.status.state == states.DONE for row in rows) else 1
+    own = [row for row in rows if row.status.carried_from is None]
+    return 0 if all(row.status.state == states.DONE for row in own) else 1
 
 
 class _Watch:

@@ -49,21 +49,11 @@ def hand_over(
     from launcher.launch import where_it_runs
     from launcher.prepare import check
     from launcher.render import short_path
-    from launcher.submission import submit
 
     _say_notices(prepared)
     check(prepared)
     with counted_interrupts() as interrupts:
-        records = submit(
-            prepared.launch,
-            prepared.cluster,
-            command_line=[sys.executable, "-m", "launcher", *command_line],
-            snapshot=prepared.snapshot,
-            folders=prepared.folders,
-            notices=prepared.notices,
-            request=request,
-            continued=continued,
-        )
+        records = submit_prepared(prepared, request, command_line, continued=continued)
         print(f"launch {short_path(records.directory)}")
         print(f"  {where_it_runs(prepared.launch)}", flush=True)
         if isinstance(prepared.cluster, ForegroundCluster):
@@ -79,6 +69,32 @@ def hand_over(
 
     cancel_launch(records, force=False)
     return INTERRUPTED
+
+
+def submit_prepared(
+    prepared: Prepared,
+    request: LaunchRequest,
+    command_line: Sequence[str],
+    *,
+    continued: Continued | None = None,
+) -> LaunchRecords:
+    """Submit a launch that was checked; the arguments are those of :func:`hand_over`.
+
+    Raises:
+        LauncherError: it could not be submitted.
+    """
+    from launcher.submission import submit
+
+    return submit(
+        prepared.launch,
+        prepared.cluster,
+        command_line=[sys.executable, "-m", "launcher", *command_line],
+        snapshot=prepared.snapshot,
+        folders=prepared.folders,
+        notices=prepared.notices,
+        request=request,
+        continued=continued,
+    )
 
 
 def _say_notices(prepared: Prepared) -> None:

@@ -62,6 +62,18 @@ class Reproduction:
         """The link to the earlier launch."""
         return Continued(self.earlier, REPRODUCES)
 
+    def refuse_differences(self) -> None:
+        """Refuse what would be no reproduction.
+
+        Raises:
+            LauncherError: it names all that would not be as it was.
+        """
+        if self.differences:
+            told = "".join(f"\n  {difference}" for difference in self.differences)
+            raise LauncherError(
+                f"the launch would not be as it was:{told}\nMend that, or add --anyway."
+            )
+
 
 def plan_reproduction(earlier: LaunchRecords) -> Reproduction:
     """Put a launch together from the record of an earlier one. Nothing is written or submitted.

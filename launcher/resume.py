@@ -28,7 +28,7 @@ from launcher.fingerprint import (
 from launcher.launch import Job, Launch
 from launcher.launches import cluster_and_grace
 from launcher.prepare import Prepared, prepare
-from launcher.records import LaunchRecords
+from launcher.records import LAUNCH, LaunchRecords
 from launcher.render import short_path
 from launcher.request import LaunchRequest
 from launcher.snapshot import SnapshotPlan
@@ -204,10 +204,16 @@ def ended_chain(records: LaunchRecords) -> list[JobStatus]:
     """Return how each stage of a launch ended.
 
     Raises:
-        UsageError: one has not.
+        UsageError: one has not, or another launch that goes on from it.
     """
     cluster, _ = cluster_and_grace(records)
     chain = chain_status(records, cluster)
+    for successor in successors(records):
+        if not all(each.has_ended for each in chain_status(successor, cluster)):
+            raise UsageError(
+                f"launch {short_path(successor.directory)} goes on from it already, and has not "
+                f"ended: {_command('status', successor)}"
+            )
     left = [f"{each.stage} is {each.state}" for each in chain if not each.has_ended]
     if left:
         raise UsageError(
@@ -215,6 +221,13 @@ def ended_chain(records: LaunchRecords) -> list[JobStatus]:
             f"it has, or end it: {_command('cancel', records)}"
         )
     return chain
+
+
+def successors(records: LaunchRecords) -> list[LaunchRecords]:
+    """Return the launches that went on from a launch, as far as they are there."""
+    told = [each for each in records.events(LAUNCH) if each["event"] == f"{RESUMES[:-1]}d_by"]
+    found = [LaunchRecords(Path(str(each.get("launch")))) for each in told]
+    return [each for each in found if (each.directory / "launch.json").is_file()]
 
 
 def prepare_again(

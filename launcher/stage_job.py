@@ -187,20 +187,24 @@ class _StageRun:
                 self._note(output, outcome.reason)
         metadata.add({"used": self.used or None})
         metadata.close(outcome.state, outcome.exit_code, outcome.reason)
-        if self.allocation.rank == 0:
-            self._record_outputs(opened.st_mtime_ns, opened.st_mtime)
+        if self.allocation.rank == 0 and outcome.state == DONE:
+            # One that was ended has no time for it: its end has to be recorded before its own.
+            with suppress(OSError, LauncherError, KeyError):  # without, the stage is run again
+                self._record_outputs(opened)
         return outcome
 
-    def _record_outputs(self, since_ns: int, since_s: float) -> None:
+    def _record_outputs(self, opened: os.stat_result) -> None:
         """Record what the stage has written; of one that kept what was there, all that is."""
         folder = self.job.output.parent
         stages = self.records.read_launch()["plan"]["stages"]
         others = {Path(stage["log_dir"]) for stage in stages} - {folder}
-        recorded = read_metadata(self.job.output.with_suffix(".metadata.json"), not_before=since_s)
+        recorded = read_metadata(
+            self.job.output.with_suffix(".metadata.json"), not_before=opened.st_mtime
+        )
         keeps = recorded.get("kept") is True and not (folder / "run.py").exists()
-        outputs = list_outputs(folder, others, since_ns=0 if keeps else since_ns)
-        with suppress(OSError):  # without them the stage is run again, which is no loss of work
-            write_outputs(self.records, self.job.stage, outputs)
+        since_ns = 0 if keeps else opened.st_ctime_ns
+        outputs = list_outputs(folder, others, since_ns=since_ns)
+        write_outputs(self.records, self.job.stage, outputs)
 
     def _start_in(self, output: IO[bytes], inode: int, metadata: JobMetadata) -> Outcome:
         metadata.add(self._changed_code(output))

@@ -5,8 +5,9 @@
     <launch>/outputs/<stage>.json   {"schema": 1, "folder": …, "files": {name: [size, mtime_ns]}}
 
 Of more than :data:`MAX_FILES` files there is only their number and size. What a stage has written
-is told from what was there by the time at which its raw output was opened: both are times of the
-same file server, whose clock need not be that of the node.
+is told from what was there by the time at which its raw output was opened: both are times (ctime)
+of the same file server, whose clock need not be that of the node; what is unpacked keeps an old
+mtime.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from launcher.stage_files import SUFFIXES
 SCHEMA = 1
 OUTPUTS_DIR = "outputs"
 MAX_FILES = 20_000
+MAX_COUNTED = 500_000
 
 
 @dataclass(frozen=True)
@@ -79,14 +81,16 @@ def list_outputs(folder: Path, others: Collection[Path], *, since_ns: int = 0) -
     Args:
         folder: the stage's.
         others: of the other stages, which are left out where they are in it.
-        since_ns: files that were last changed before are left out.
+        since_ns: files that were last changed before, by their ctime, are left out.
     """
     files: dict[str, tuple[int, int]] | None = {}
     num_files = num_bytes = 0
     for name, status in _walk(str(folder), "", {str(each) for each in others}):
-        if status.st_mtime_ns < since_ns:
+        if status.st_ctime_ns < since_ns:
             continue
         num_files, num_bytes = num_files + 1, num_bytes + status.st_size
+        if num_files == MAX_COUNTED:
+            break
         if num_files > MAX_FILES:
             files = None
         if files is not None:

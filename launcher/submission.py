@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,8 @@ def submit(
         raise
     _submit_jobs(launch, cluster, records)
     if continued is not None:
-        continued.tell_earlier(records)
+        with suppress(RecordError):  # the launch is on; its own record names the earlier one
+            continued.tell_earlier(records)
     return records
 
 

@@ -84,6 +84,7 @@ class StageView:
             "stage": status.stage,
             "state": status.state,
             "kept": row.shown_state != status.state,
+            "carried_from": status.carried_from,
             "reason": status.reason,
             "after": self.after,
             "job_id": status.job_id,

@@ -128,7 +128,7 @@ class DebugCluster:
             return INTERRUPTED
         if noted:
             return 128 + noted[0]
-        return 0 if all(each.state == DONE for each in statuses) else 1
+        return 0 if all(each.state == DONE or each.carried_from for each in statuses) else 1
 
     def cancel(self, status: JobStatus, *, force: bool) -> None:
         """Ask the launcher that runs the job; in that launcher itself, its own signals do it."""

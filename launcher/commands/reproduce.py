@@ -19,7 +19,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Reproduce the launch; return the exit status."""
-    from launcher.errors import LauncherError
     from launcher.hand_over import hand_over, show_plan
     from launcher.launches import find_launch
     from launcher.recipe import current_dir
@@ -29,15 +28,13 @@ def run(options: Namespace) -> int:
     records = find_launch(options.launch, options.recipe, working_dir=current_dir())
     made = plan_reproduction(records)
     print(f"reproduce {short_path(records.directory)}")
-    for difference in made.differences:
-        print(f"  not as it was: {difference}")
+    if options.dry_run or options.anyway:
+        for difference in made.differences:
+            print(f"  not as it was: {difference}")
     if options.dry_run:
         return show_plan(made.prepared)
-    if made.differences and not options.anyway:
-        raise LauncherError(
-            f"the launch would not be as it was, in {len(made.differences)} "
-            f"{'way' if len(made.differences) == 1 else 'ways'}. Mend that, or add --anyway."
-        )
+    if not options.anyway:
+        made.refuse_differences()
     command_line = ["reproduce", str(records.directory)]
     command_line += ["--anyway"] if options.anyway else []
     return hand_over(

@@ -53,8 +53,11 @@ def go_on(resumption: Resumption, command_line: list[str], options: Namespace) -
     """Say what becomes of each stage, and submit those that run; return the exit status."""
     from launcher.hand_over import hand_over, show_plan
     from launcher.render import short_path
+    from launcher.resume import successors
 
     print(f"{command_line[0]} of {short_path(resumption.earlier.directory)}")
+    if later := successors(resumption.earlier):
+        print(f"  {short_path(later[-1].directory)} went on from it already")
     for line in verdict_lines(resumption.verdicts):
         print(line)
     if getattr(options, "explain", False):

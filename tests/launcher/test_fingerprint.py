@@ -285,3 +285,18 @@ def test_secrets_in_configs_are_masked_before_anything_is_written() -> None:
         "share_password": False,
     }
     assert "resolved" not in plan.to_record()
+
+
+def test_code_that_is_not_all_on_record_never_holds(launch: Launch, tmp_path: Path) -> None:
+    was = basis(launch)
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    roots = [launch.recipe.code_root, bare]
+    plan = plan_snapshot("none", roots, roots, launch.directory / "snapshot")
+    assert CodeFiles.now(plan).digest is None
+    now = replace(was, code=CodeFiles.now(plan))
+    then = fingerprint(launch.jobs[0], launch, now)
+    lines = differences(then, then, now, now, below=launch.recipe.code_root)
+    assert lines == [
+        "code: it is not all on record, being too large or in no git work tree (snapshot=copy)"
+    ]

@@ -38,6 +38,8 @@ def test_plan_of_a_recipe_with_a_lambda_and_a_flag_of_its_own(recipe_dir: Path) 
         "training_config": recipe_dir / "conf" / "training.yaml",
         "labels_config": recipe_dir / "conf" / "labels.yaml",
     }
+    assert plan.stages[0].roles is None  # a method of the recipe's own may read any config
+    assert plan.resolved["training_config"]["exp_dir"] == str(recipe_dir / "exp" / "tiny")
     assert StagePlan.from_record(json.loads(json.dumps(plan.to_record()))) == plan
     assert not (recipe_dir / "exp").exists()
 
@@ -170,6 +172,8 @@ def test_plan_of_a_recipe_in_upstreams_newest_style(tmp_path: Path) -> None:
         ("infer", tmp_path / "exp/new/infer"),
     ]
     assert plan.exp_dir == tmp_path / "exp/new"
+    assert plan.stages[0].roles == ("training_config",)
+    assert plan.stages[1].roles == ("inference_config", "training_config")
 
 
 def test_a_stage_without_a_method_is_refused_before_anything_is_submitted(recipe_dir: Path) -> None:

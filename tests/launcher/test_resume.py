@@ -363,8 +363,10 @@ def test_a_stage_after_one_that_is_not_done_is_not_run_again(chain: Chain) -> No
     assert done.returncode == 2
     done = chain.run("rerun", "train", "infer")
     assert "name one stage of launch" in done.stderr
-    chain.follow("rerun", "create_dataset", status=1)
+    chain.follow("rerun", "create_dataset")
     assert chain.ran == ["create_dataset", "train", "create_dataset"]
+    done = chain.run("resume", str(chain.launches[0].directory), "--explain")
+    assert f"  .launches/{chain.launches[1].directory.name} went on from it already" in done.stdout
     told = chain.explain()
     assert told["create_dataset"] == "kept"
     assert told["train"] == "runs  failed: exit status 1"
@@ -391,10 +393,13 @@ def test_a_launch_on_the_host_is_reproduced_while_the_tree_is_the_same(chain: Ch
     chain.edit("conf/inference.yaml", "beam: 4", "beam: 4 ")
     done = chain.run("reproduce", "first")
     assert done.returncode == 1
-    assert "not as it was: code: stages run from the tree, which is another: conf/inference" in (
-        done.stdout
+    assert done.stderr == (
+        "launcher: the launch would not be as it was:\n"
+        "  code: stages run from the tree, which is another: conf/inference.yaml\n"
+        "Mend that, or add --anyway.\n"
     )
-    assert "not be as it was, in 1 way. Mend that, or add --anyway" in done.stderr
+    shown = chain.run("reproduce", "first", "--anyway", "--dry-run").stdout
+    assert "  not as it was: code: stages run from the tree" in shown
     assert len(chain.launches) == 1
     chain.edit("conf/inference.yaml", "beam: 4 ", "beam: 4")
     (chain.recipe / "conf" / "launch.yaml").write_text("env: {SEED: '8'}\n")
@@ -406,3 +411,52 @@ def test_a_launch_on_the_host_is_reproduced_while_the_tree_is_the_same(chain: Ch
     for key in ("fingerprint", "stage_command"):
         assert [job[key] for job in second["jobs"]] == [job[key] for job in first["jobs"]]
     assert (exp / "train.bin").is_file()
+
+
+FROM_PYTHON = """\
+from launcher import api
+from launcher.errors import LauncherError, RecipeRefused, UsageError
+
+
+def ended(launch):
+    assert {stage.status.state for stage in api.wait(launch).stages} == {"done"}
+
+
+assert [verdict.stage for verdict in api.explain() if verdict.runs] == ["measure"]
+resumed = api.resume()
+ended(resumed)
+assert api.resume() is None
+again = api.rerun("train", resumed, downstream=True, settings=["env.SEED=7"])
+try:
+    api.resume(again)
+except UsageError as error:
+    assert "has not ended" in str(error)
+ended(again)
+reproduced = api.reproduce(again)
+ended(reproduced)
+assert reproduced.read_launch()["config"]["env"] == {"SEED": "7"}
+open("run.py", "w").write("raise SystemExit(3)")
+try:
+    api.reproduce(again)
+except LauncherError as error:
+    assert str(error).startswith("the launch would not be as it was:\\n  code: "), error
+    assert "another: run.py" in str(error)
+try:
+    api.explain(again)
+except RecipeRefused:
+    print("as it should be")
+"""
+
+
+def test_the_same_from_python(chain: Chain) -> None:
+    chain.follow(status=1, TINY_FAIL="measure")
+    done = subprocess.run(
+        [sys.executable, "-c", FROM_PYTHON],
+        cwd=chain.recipe,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TINY_RAN": str(chain.ran_file)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.endswith("as it should be\n"), done.stderr
+    assert chain.ran == [*STAGES, "measure", *STAGES[1:], *STAGES]
