@@ -35,15 +35,7 @@ def mask_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 def mask_configs(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Return resolved configs, dotted key to value, without what stands below a secret's key."""
-    return {
-        role: {
-            key: MASK
-            if value and value is not True and any(map(looks_secret, key.split(".")))
-            else _rules().mask_mapping(value)
-            for key, value in config.items()
-        }
-        for role, config in configs.items()
-    }
+    return {role: dict(_rules().mask_dotted(config)) for role, config in configs.items()}
 
 
 @cache

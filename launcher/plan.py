@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from launcher import guard, probe
 from launcher.errors import LauncherError, RecipeRefused
-from launcher.masking import mask_arguments, mask_configs
+from launcher.masking import RULES, mask_arguments, mask_configs
 from launcher.output import without_log_records
-from launcher.recipe import Recipe, default_python
+from launcher.recipe import Recipe, default_python, project_root
 
 _TRACEBACK = "Traceback (most recent call last):"
 _LACKS_MODULE = "ModuleNotFoundError: No module named"
@@ -148,6 +148,7 @@ def probe_plan(
     with tempfile.TemporaryDirectory(prefix="launcher-probe-") as folder:
         output, script = Path(folder) / "plan.json", Path(folder) / "probe.py"
         shutil.copyfile(probe.__file__, script)
+        shutil.copyfile(project_root() / RULES, Path(folder) / probe.MASKING_RULES)
         command = [python, str(script), str(output), str(recipe.directory / "run.py"), *arguments]
         finished = _run_guarded(command, recipe, Path(folder), timeout_s=timeout_s, start=start)
         if output.exists():

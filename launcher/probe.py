@@ -44,6 +44,7 @@ from types import ModuleType
 from typing import Any
 
 SCHEMA = 1
+MASKING_RULES = "masking_rules.py"  # beside this file, where the launcher puts it
 MAX_CONFIG_VALUES = 10_000
 _MAX_PATH_CHARACTERS = 4096  # PATH_MAX of Linux
 _MAX_DEPTH = 64
@@ -187,12 +188,25 @@ def resolved_configs(system: Any) -> dict[str, dict[str, Any]]:
     are looked at; the key ``…`` says that there are more.
     """
     names = sorted(name for name in dir(system) if name.endswith("_config"))
+    masked = _masking()
     resolved = {}
     for name in names:
         for config in _each([name], lambda each: getattr(system, each)):
             if config is not None:
-                resolved[name] = _flattened(config)
+                resolved[name] = masked(_flattened(config))
     return resolved
+
+
+def _masking() -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Return what masks secrets, by the rules that lie beside the probe: none comes to a file."""
+    path = Path(__file__).with_name(MASKING_RULES)
+    spec = importlib.util.spec_from_file_location("launcher_masking_rules", path)
+    if not path.is_file() or spec is None or spec.loader is None:
+        return dict
+    rules = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(rules)
+    mask: Callable[[dict[str, Any]], dict[str, Any]] = rules.mask_dotted
+    return mask
 
 
 def _flattened(config: Any) -> dict[str, Any]:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from launcher.code_files import CodeFiles
 from launcher.continued import CARRIED_CREATED, CARRIED_FROM, RESUMES, Continued, origin
-from launcher.errors import LauncherError, UsageError, did_you_mean
+from launcher.errors import LauncherError, RecordError, UsageError, did_you_mean
 from launcher.fingerprint import (
     Basis,
     compared_configs,
@@ -32,7 +32,7 @@ from launcher.records import LAUNCH, LaunchRecords
 from launcher.render import short_path
 from launcher.request import LaunchRequest
 from launcher.snapshot import SnapshotPlan
-from launcher.stage_outputs import lost_outputs, read_outputs
+from launcher.stage_outputs import Outputs, lost_outputs, read_outputs
 from launcher.status import DONE, FAILED, SKIPPED, JobStatus, chain_status
 
 _MOST_NAMED = 3
@@ -288,13 +288,18 @@ def _why_undone(status: JobStatus) -> str:
 
 
 def _lost(records: LaunchRecords, stage: str, after: Sequence[str]) -> list[str]:
-    recorded = read_outputs(records, stage)
+    recorded, *later = [_outputs(records, each) for each in (stage, *after)]
     if recorded is None:
         return ["outputs: what it left is not on record"]
-    later = [outputs for each in after if (outputs := read_outputs(records, each)) is not None]
-    lost = lost_outputs(recorded, later)
+    lost = lost_outputs(recorded, [each for each in later if each is not None])
     more = [f"outputs: {len(lost) - _MOST_NAMED} more files"] if len(lost) > _MOST_NAMED else []
     return [f"outputs: {each}" for each in lost[:_MOST_NAMED]] + more
+
+
+def _outputs(records: LaunchRecords, stage: str) -> Outputs | None:
+    with suppress(RecordError):  # damaged: as good as none
+        return read_outputs(records, stage)
+    return None
 
 
 def _upstream(

@@ -75,6 +75,14 @@ def mask_mapping(value: Any, secret: bool = False) -> Any:
     return mask_text(value) if isinstance(value, str) else value
 
 
+def mask_dotted(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values under dotted keys (``hub.token``) as :func:`mask_mapping` does nested ones."""
+    return {
+        key: mask_mapping(value, any(looks_secret(part) for part in key.split(".")))
+        for key, value in values.items()
+    }
+
+
 def mask_arguments(arguments: list[str]) -> list[str]:
     """Return a command line with secrets replaced: ``--hf_token X`` and ``key.password=X``."""
     masked: list[str] = []

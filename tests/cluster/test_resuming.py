@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from launcher.images.lock import LockEntry, read_lock, update_lock
 from launcher.records import LAUNCH, LaunchRecords
 from tests.cluster.image_fixtures import CpuImage
 from tests.cluster.rehearsed import Rehearsal, Slurm
-from tests.cluster.slurm_launches import Site, SlurmLaunch, write_recipe
+from tests.cluster.slurm_launches import Site, SlurmLaunch, wrap_commands, write_recipe
 from tests.cluster.test_container_launches import Launches, in_git, setting
 from tests.conftest import HOSTILE_NAME
 
@@ -124,6 +125,28 @@ def test_what_waits_in_the_queue_is_not_resumed(site: Site) -> None:
     shown = site.run("resume", str(launched.records.directory), "--explain").stdout
     assert re.search(r"^  report +runs  (cancelled|never ran)", shown, re.MULTILINE)
     assert re.search(r"^  train +runs  never ran", shown, re.MULTILINE)
+
+
+def test_a_chain_that_was_submitted_in_part_is_cancelled_and_then_resumed(
+    site: Site, tmp_path: Path
+) -> None:
+    count = tmp_path / "count"
+    third = f"echo x >> {count}; [ $(grep -c x {count}) -lt 4 ] || kill -KILL $PPID"
+    path = {"PATH": f"{wrap_commands(tmp_path, sbatch=third)}:{os.environ['PATH']}"}
+    options = ["--cluster", "slurm", "--container", "none", "launch_name=killed"]
+    done = site.run(*options, "--stages", "report", "train", "score", environment=path)
+    assert done.returncode == -signal.SIGKILL
+    done = site.run("resume", "killed")
+    assert done.returncode == 2
+    assert "has not ended: report is pending" in done.stderr
+    assert site.run("cancel", "killed").returncode == 0
+    done = site.run("resume", "killed")
+    assert done.returncode == 0, done.stderr
+    where = re.search("^launch (.*)$", done.stdout, re.MULTILINE)[1]
+    resumed = SlurmLaunch(site.slurm, site.recipe, LaunchRecords(site.recipe / where), done.stdout)
+    site.launches.append(resumed)
+    states = {stage: status.state for stage, status in resumed.wait().items()}
+    assert states == dict.fromkeys(("report", "train", "score"), "done")
 
 
 @pytest.mark.parametrize("cluster", ["local", "slurm"])

@@ -62,6 +62,23 @@ def test_plan_names_the_absolute_paths_of_every_config(recipe_dir: Path) -> None
     assert StagePlan.from_record(json.loads(json.dumps(plan.to_record()))) == plan
 
 
+def test_a_secret_of_a_config_is_masked_before_the_plan_is_written(
+    recipe_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = recipe_dir / "conf" / "training.yaml"
+    training.write_text(training.read_text() + "hub: {token: '${oc.env:MY_HUB}', lr: 1}\n")
+    monkeypatch.setenv("MY_HUB", "hf_abcdefgh")
+    written = []
+    monkeypatch.setattr(
+        StagePlan, "from_record", classmethod(lambda _, record: written.append(record))
+    )
+    with suppress(AttributeError):  # there is no plan
+        plan_of(recipe_dir, "--stages", "fit", "--training_config", str(training))
+    assert written[0]["resolved"]["training_config"]["hub.token"] == "***"
+    assert written[0]["resolved"]["training_config"]["hub.lr"] == 1
+    assert "hf_abcdefgh" not in json.dumps(written)
+
+
 class Configured:
     """A system with configs of every kind; ``broken_config`` cannot even be asked for."""
 

@@ -304,6 +304,8 @@ def test_a_launch_of_an_older_launcher_is_run_whole(chain: Chain) -> None:
     records.write_launch(record)
     assert chain.explain()["create_dataset"] == "runs  its launch recorded no fingerprint"
     assert chain.ran == STAGES
+    records.directory.joinpath("outputs", "train.json").write_text("{")
+    assert chain.explain()["train"].startswith("runs  its launch recorded no fingerprint; outputs:")
     chain.follow("resume")
     assert chain.ran == STAGES
 
