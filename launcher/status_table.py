@@ -77,7 +77,8 @@ def resources_in_words(asked: Mapping[str, Any]) -> str:
 
 def _cells(stage: StageView) -> list[str]:
     status = stage.status
-    waits = stage.queue_s if status.started is None else stage.queue_s or 0.0
+    has_begun = status.started is not None and status.carried_from is None
+    waits = stage.queue_s or 0.0 if has_begun else stage.queue_s
     return [
         status.stage,
         stage.row.shown_state,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher import status as states
@@ -89,8 +90,13 @@ def note_lines(rows: Sequence[Row]) -> list[str]:
             lines.append(f"{row.status.stage} cancelled: {row.message}")
         elif row.status.state == states.RUNNING and (said := last_line(row.output)):
             lines.append(f"{row.status.stage} running: {said}")
-    if any(row.shown_state == KEPT for row in rows):
+    kept = [row.status for row in rows if row.shown_state == KEPT]
+    if any(status.carried_from is None for status in kept):
         lines.append("kept: made by an earlier run, and all that it depends on is unchanged")
+    launches = dict.fromkeys(each.carried_from for each in kept if each.carried_from is not None)
+    for launch in launches:
+        stages = [status.stage for status in kept if status.carried_from == launch]
+        lines.append(f"kept: {', '.join(stages)}, run by launch {Path(launch).name}")
     return lines
 
 

@@ -160,6 +160,8 @@ def test_what_failed_and_never_ran_is_run_and_the_rest_is_kept(chain: Chain) -> 
     assert submitted == ["infer", "measure"]
     shown = chain.run("status").stdout
     assert re.search(r"^create_dataset +kept", shown, re.MULTILINE)
+    assert re.search(r"^train +kept +[\d.]+ s  exp", shown, re.MULTILINE)  # and no time in a queue
+    assert f"kept: create_dataset, train, run by launch {earlier.directory.name}\n" in shown
     assert re.search(r"^measure +done", shown, re.MULTILINE)
     assert re.search(r"^train +files 1$", shown, re.MULTILINE)
 
