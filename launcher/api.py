@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from launcher.catalogue import Entry
+    from launcher.clean.cleaning import Cleaned, Cleaning
     from launcher.continued import Continued
     from launcher.prepare import Prepared
     from launcher.records import LaunchRecords
@@ -33,8 +34,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "cancel",
+    "clean",
     "explain",
     "find",
+    "left_over",
     "list_launches",
     "logs",
     "reproduce",
@@ -236,6 +239,33 @@ def reproduce(
         made.refuse_differences()
     words = ["reproduce", str(made.earlier.directory), *(["--anyway"] if anyway else [])]
     return _submit(made.prepared, made.request, words, made.continued)
+
+
+def left_over(
+    *, recipe: Path | str | None = None, older_than_s: float = 30 * 86400.0, keep: int = 0
+) -> Cleaning:
+    """Return what could be removed: old launches, and what killed jobs have left.
+
+    Args:
+        recipe: whose launches.
+        older_than_s: seconds for which nothing has happened to a launch that can go.
+        keep: number of launches, the latest ones, that are kept whatever their age.
+
+    Raises:
+        LauncherError: there is no such recipe, or the folder of launches cannot be read.
+    """
+    from launcher.clean.cleaning import plan_cleaning
+
+    return plan_cleaning(
+        _text(recipe), working_dir=Path.cwd(), older_than_s=older_than_s, keep=keep
+    )
+
+
+def clean(found: Cleaning) -> Cleaned:
+    """Remove what :func:`left_over` found; what cannot be removed is told."""
+    from launcher.clean.cleaning import remove
+
+    return remove(found)
 
 
 def _submit(

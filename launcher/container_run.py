@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -14,6 +13,7 @@ from launcher.images.pin import VerifiedImage
 from launcher.launch import Job
 from launcher.masking import mask_environment
 from launcher.mounts import in_order
+from launcher.scratch import scratch_dir
 from launcher.stage_files import OUTPUT_INODE
 
 # Never passed on by pattern: a container sees its own devices only, and they count from 0.
@@ -90,8 +90,3 @@ def rank_environment(allocation: Allocation) -> dict[str, str]:
         "NNODES": str(allocation.num_nodes),
         "NODE_RANK": str(allocation.rank),
     }
-
-
-def scratch_dir(name: str) -> Path:
-    """Return the node's folder that a container without a writable image has as its ``/tmp``."""
-    return Path(os.environ.get("TMPDIR") or "/tmp") / name

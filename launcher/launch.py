@@ -19,6 +19,9 @@ from launcher.stage_config import StageConfig, stage_config
 
 # Of the launch directory: what containers see as /launcher, their home, and the code.
 INSIDE_DIR, HOME_DIR, SNAPSHOT_DIR = "inside", "home", "snapshot"
+# By which containers are found, and told whose they are. A shell's names the process it is for.
+LAUNCH_LABEL, STAGE_LABEL = "launcher.launch", "launcher.stage"
+DIRECTORY_LABEL, SHELL_LABEL = "launcher.directory", "launcher.shell"
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,11 @@ def build_launch(
             command=tuple(command),
             working_dir=recipe.directory,
             name=container_name(directory, stage.name),
-            labels={"launcher.launch": directory.name, "launcher.stage": stage.name},
+            labels={
+                LAUNCH_LABEL: directory.name,
+                STAGE_LABEL: stage.name,
+                DIRECTORY_LABEL: str(directory),
+            },
             mounts=tuple(mounts),
             environment={
                 **recipe.environment(inherit=not in_container, framework=plan.framework),

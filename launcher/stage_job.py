@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from launcher import guard, registry, terminal
 from launcher.clusters.base import Allocation
-from launcher.container_run import container_run, scratch_dir
+from launcher.container_run import container_run
 from launcher.containers.base import Container, ContainerRun, Feature, ImageFormat
 from launcher.errors import LauncherError, RecordError, StageFailed
 from launcher.job_metadata import JobMetadata
@@ -31,6 +30,7 @@ from launcher.output import last_failure
 from launcher.process import signal_on_parent_death
 from launcher.records import LaunchRecords
 from launcher.results import read_metadata
+from launcher.scratch import scratch
 from launcher.snapshot import changed_since
 from launcher.stage_files import OUTPUT_INODE, locate_output, open_output
 from launcher.stage_outputs import list_outputs, write_outputs
@@ -255,22 +255,10 @@ class _StageRun:
 
         return prepare_image(self.job.pin, self.container, self.job.image_cache)
 
-    @contextmanager
-    def _scratch(self, run: ContainerRun) -> Iterator[None]:
+    def _scratch(self, run: ContainerRun) -> AbstractContextManager[object]:
         """Have the folder that is ``/tmp`` in a container of which the image cannot be written."""
-        if self.container.image_format not in (ImageFormat.SIF, ImageFormat.SQSH):
-            yield
-            return
-        scratch = scratch_dir(run.name)
-        shutil.rmtree(scratch, ignore_errors=True)  # of an attempt that was killed
-        try:
-            scratch.mkdir(mode=0o700)
-        except OSError as error:
-            raise LauncherError(f"cannot make {scratch}: {error.strerror}") from error
-        try:
-            yield
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        in_file = self.container.image_format in (ImageFormat.SIF, ImageFormat.SQSH)
+        return scratch(run.name) if in_file else nullcontext()
 
     def _supervise(self, run: ContainerRun, output: IO[bytes], more: Mapping[str, str]) -> Outcome:
         command = self.container.command(run)

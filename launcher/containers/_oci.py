@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from launcher.containers.base import ContainerRun, Mount, guarded
+from launcher.containers._client import Answer, not_installed
+from launcher.containers.base import ContainerRun, FoundContainer, Mount, guarded
+from launcher.errors import LauncherError
 
 _GIB = 2**30
 _MEMLOCK = "--ulimit=memlock"
@@ -55,6 +59,58 @@ def environment_options(run: ContainerRun, *, leave_out: Sequence[str] = ()) -> 
 def image_and_command(run: ContainerRun, interpreter: str) -> list[str]:
     """Return what stands at the end: the image, its entrypoint taken away, and the command."""
     return ["--entrypoint=", run.image, *guarded(run, interpreter)]
+
+
+def found_containers(
+    ask: Callable[..., Answer], label: str, *, is_own_store: bool
+) -> list[FoundContainer]:
+    """Return the containers that have a label.
+
+    Args:
+        ask: asks the runtime's program.
+        label: a name.
+        is_own_store: whether nobody else's containers are in it.
+
+    Raises:
+        LauncherError: it does not answer.
+    """
+    listed = ask("ps", "--all", "--quiet", "--no-trunc", f"--filter=label={label}")
+    if not_installed(listed, "", "") is not None:
+        return []
+    if not listed.ok:
+        raise LauncherError(listed.error or "it does not say why")
+    ids = listed.output.split()
+    if not ids:
+        return []
+    # Its exit status tells that one of them has gone meanwhile; the others are shown.
+    shown = ask("inspect", "--type=container", *ids)
+    try:
+        return [_found(each, is_own_store=is_own_store) for each in json.loads(shown.output)]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LauncherError(shown.error or "it does not say what they are") from error
+
+
+def _found(record: dict[str, Any], *, is_own_store: bool) -> FoundContainer:
+    user = str(record["Config"].get("User") or "0").partition(":")[0]
+    return FoundContainer(
+        name=record["Name"].removeprefix("/"),
+        labels=record["Config"].get("Labels") or {},
+        uid=None if is_own_store else int(user) if user.isdigit() else -1,
+        is_running=record["State"].get("Running") is True,
+    )
+
+
+def enter_command(run: ContainerRun) -> list[str]:
+    """Return the words of ``exec`` that both understand."""
+    return [
+        "exec",
+        "--interactive",
+        *(["--tty"] if run.terminal else []),
+        f"--workdir={run.working_dir}",
+        *environment_options(run),
+        run.name,
+        *run.command,
+    ]
 
 
 def sorted_mounts(mounts: Sequence[Mount]) -> list[Mount]:

@@ -6,11 +6,11 @@ A runtime is one module here and one YAML in ``conf/container``. Its ``Implement
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from launcher import guard
 
@@ -141,6 +141,40 @@ class Container(Protocol):
 
     def remove(self, name: str) -> None:
         """End and remove the container of that name, where there (still) is one."""
+
+
+@dataclass(frozen=True)
+class FoundContainer:
+    """A container in a runtime's store.
+
+    Attributes:
+        name: of the container.
+        labels: that it was given.
+        uid: user id of its processes, where that says whose it is; None in a user's own store.
+        is_running: whether it runs.
+    """
+
+    name: str
+    labels: Mapping[str, str]
+    uid: int | None = None
+    is_running: bool = False
+
+
+@runtime_checkable
+class LabelledContainers(Protocol):
+    """What a runtime has besides when a container of it does not depend on who started it."""
+
+    def labelled(self, label: str) -> Sequence[FoundContainer]:
+        """Return the containers that have a label, be they running or not.
+
+        Empty where the runtime is not installed.
+
+        Raises:
+            LauncherError: it does not answer.
+        """
+
+    def enter(self, run: ContainerRun) -> list[str]:
+        """Return the command that runs ``run.command`` in the running container ``run.name``."""
 
 
 def guarded(run: ContainerRun, interpreter: str) -> list[str]:

@@ -21,8 +21,14 @@ from launcher.containers._client import (
     not_installed,
     watched,
 )
-from launcher.containers._oci import environment_options, image_and_command, run_options
-from launcher.containers.base import ContainerRun, Feature, ImageFormat
+from launcher.containers._oci import (
+    enter_command,
+    environment_options,
+    found_containers,
+    image_and_command,
+    run_options,
+)
+from launcher.containers.base import ContainerRun, Feature, FoundContainer, ImageFormat
 from launcher.errors import ConfigError
 
 _CLIENT_VARIABLES = ("DOCKER_*",)
@@ -119,6 +125,15 @@ class Docker:
     def remove(self, name: str) -> None:
         """Kill and remove a container."""
         self._ask("rm", "--force", name, timeout_s=_REMOVE_TIMEOUT_S)
+
+    def labelled(self, label: str) -> list[FoundContainer]:
+        """Return the containers that have a label."""
+        return found_containers(self._ask, label, is_own_store=self.settings.rootless)
+
+    def enter(self, run: ContainerRun) -> list[str]:
+        """Return the line of ``docker exec``."""
+        settings = self.settings
+        return [settings.executable, *settings.global_options, *enter_command(run)]
 
     def _user(self, run: ContainerRun) -> list[str]:
         if self.settings.rootless:

@@ -20,8 +20,14 @@ from launcher.containers._client import (
     not_installed,
     watched,
 )
-from launcher.containers._oci import environment_options, image_and_command, run_options
-from launcher.containers.base import ContainerRun, Feature, ImageFormat
+from launcher.containers._oci import (
+    enter_command,
+    environment_options,
+    found_containers,
+    image_and_command,
+    run_options,
+)
+from launcher.containers.base import ContainerRun, Feature, FoundContainer, ImageFormat
 
 # Rootless Podman asks systemd's user instance for a cgroup over D-Bus.
 _CLIENT_VARIABLES = ("CONTAINER_HOST", "CONTAINER_SSHKEY", "CONTAINERS_*", "DBUS_SESSION_BUS_*")
@@ -101,6 +107,15 @@ class Podman:
         """Kill and remove a container."""
         self._ask("kill", name)  # `rm --force` alone first waits for it to stop
         self._ask("rm", "--force", "--ignore", name, timeout_s=_REMOVE_TIMEOUT_S)
+
+    def labelled(self, label: str) -> list[FoundContainer]:
+        """Return the containers that have a label."""
+        return found_containers(self._ask, label, is_own_store=True)
+
+    def enter(self, run: ContainerRun) -> list[str]:
+        """Return the line of ``podman exec``."""
+        settings = self.settings
+        return [settings.executable, *settings.global_options, *enter_command(run)]
 
     def _unmapped(self) -> str | None:
         """Say so when a rootless Podman has no subordinate ids: the user's own is then root's."""

@@ -1,0 +1,1 @@
+"""What launches have left behind, found and removed: ``python -m launcher clean``."""
