@@ -76,6 +76,7 @@ def run_parser() -> ArgumentParser:
     parser.add_argument("--recipe")
     parser.add_argument("--stages", nargs="+")
     parser.add_argument("--follow", action="store_true")
+    parser.add_argument("--queue", action="store_true")
     parser.add_argument("--dry-run", "--dry_run", action="store_true")
     parser.add_argument("--allow-unpinned", action="store_true")
     return parser
@@ -175,9 +176,9 @@ def _run(command_line: list[str]) -> int:
         meant = _meant(passed_on, str(error))
         raise RecipeRefused(f"{error}{meant}", exit_status=error.exit_status) from error
     if options.dry_run:
-        return show_plan(prepared)
+        return show_plan(prepared, queue=options.queue)
     request = LaunchRequest.of(prepared.launch, settings, passed_on, working_dir=working_dir)
-    return hand_over(prepared, request, command_line, follow=options.follow)
+    return hand_over(prepared, request, command_line, follow=options.follow, queue=options.queue)
 
 
 def _on_launch(command: str, arguments: list[str]) -> int:

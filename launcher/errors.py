@@ -6,6 +6,7 @@
     ├── UsageError            the command line names what does not exist           exit status 2
     ├── ConfigError           a launcher setting is misspelt or of the wrong type  exit status 2
     ├── RecipeRefused         the recipe's own run.py said no                      its exit status
+    ├── ClaimError            another launch writes to a folder of this one's
     ├── SubmissionError       a job could not be handed to the cluster
     ├── ImageError            an image is not pinned, not here, or not the one that is pinned
     ├── RecordError           the launch directory cannot be written or read
@@ -45,6 +46,10 @@ class RecipeRefused(LauncherError):
     def __init__(self, message: str, *, exit_status: int) -> None:
         super().__init__(message)
         self.exit_status = exit_status
+
+
+class ClaimError(LauncherError):
+    """Another launch writes to a folder that this one would write to."""
 
 
 class SubmissionError(LauncherError):

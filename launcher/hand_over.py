@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.typed import as_typed
@@ -15,11 +16,15 @@ if TYPE_CHECKING:
     from launcher.request import LaunchRequest
 
 
-def show_plan(prepared: Prepared) -> int:
+def show_plan(prepared: Prepared, *, queue: bool = False) -> int:
     """Print what would be submitted; return the exit status."""
+    from launcher.claims import refusal
     from launcher.dry_run import describe
 
     _say_notices(prepared)
+    held = None if queue else refusal(prepared.launch)
+    if held is not None:
+        print(f"launcher: note: it would be refused now: {as_typed(held)}", file=sys.stderr)
     print(describe(prepared.launch, prepared.cluster, prepared.container))
     return 0
 
@@ -31,6 +36,7 @@ def hand_over(
     *,
     follow: bool,
     continued: Continued | None = None,
+    queue: bool = False,
 ) -> int:
     """Submit a launch and say what to type next, or stay with it; return the exit status.
 
@@ -40,20 +46,27 @@ def hand_over(
         command_line: the words after ``python -m launcher``.
         follow: whether to stay until every stage has ended.
         continued: the launch that this one goes on from.
+        queue: whether it waits for launches that write to the same folders; else it is refused.
 
     Raises:
         LauncherError: something that it needs is not there, or it could not be submitted.
     """
+    from launcher.claims import refusal
     from launcher.clusters.base import ForegroundCluster
+    from launcher.errors import ClaimError
     from launcher.interrupts import INTERRUPTED, counted_interrupts
     from launcher.launch import where_it_runs
     from launcher.prepare import check
     from launcher.render import short_path
 
     _say_notices(prepared)
+    if not queue and (held := refusal(prepared.launch)) is not None:
+        raise ClaimError(held)  # before images are fetched for it
     check(prepared)
     with counted_interrupts() as interrupts:
-        records = submit_prepared(prepared, request, command_line, continued=continued)
+        records = submit_prepared(
+            prepared, request, command_line, continued=continued, queue=queue
+        )
         print(f"launch {short_path(records.directory)}")
         print(f"  {where_it_runs(prepared.launch)}", flush=True)
         if isinstance(prepared.cluster, ForegroundCluster):
@@ -77,6 +90,7 @@ def submit_prepared(
     command_line: Sequence[str],
     *,
     continued: Continued | None = None,
+    queue: bool = False,
 ) -> LaunchRecords:
     """Submit a launch that was checked; the arguments are those of :func:`hand_over`.
 
@@ -94,6 +108,7 @@ def submit_prepared(
         notices=prepared.notices,
         request=request,
         continued=continued,
+        queue=queue,
     )
 
 
@@ -104,9 +119,13 @@ def _say_notices(prepared: Prepared) -> None:
 
 def _say_what_next(records: LaunchRecords) -> None:
     from launcher.launches import command_on
+    from launcher.render import short_path
     from launcher.status import job_status
 
-    for job in records.read_launch()["jobs"]:
+    record = records.read_launch()
+    for each in record["queued_behind"]:
+        print(f"  queued behind {short_path(Path(each))}")
+    for job in record["jobs"]:
         status = job_status(records, job["stage"])
         if status.carried_from is not None:
             continue

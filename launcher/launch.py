@@ -41,6 +41,7 @@ class Job:
         code: the files of the code at submission, to be compared; None where containers see the
             snapshot itself.
         arguments: of ``run.py``, without ``--stages``.
+        behind: the launch directories of those that have to have ended before it starts.
     """
 
     stage: str
@@ -54,6 +55,7 @@ class Job:
     output: Path
     code: Path | None = None
     arguments: tuple[str, ...] = ()
+    behind: tuple[Path, ...] = ()
 
     def to_record(self) -> dict[str, Any]:
         """Return the job as JSON-able values, secrets masked."""

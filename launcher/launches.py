@@ -17,11 +17,11 @@ from launcher import registry
 from launcher.clusters.base import Cluster, NamedCluster
 from launcher.config import load_config
 from launcher.errors import RecordError, UsageError, did_you_mean
+from launcher.launch_dirs import launches_dir
 from launcher.recipe import find_recipe
 from launcher.records import LaunchRecords
 from launcher.render import short_path
 from launcher.status import chain_status
-from launcher.submission import launches_dir
 
 
 def launches_folder(recipe: str | None, *, working_dir: Path) -> Path:

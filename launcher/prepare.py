@@ -16,6 +16,7 @@ from launcher.config import LaunchConfig, load_config
 from launcher.containers.base import Container, ImageFormat
 from launcher.errors import ConfigError, LauncherError, UsageError, did_you_mean
 from launcher.launch import SNAPSHOT_DIR, Launch, build_launch, own_mounts
+from launcher.launch_dirs import free_directory
 from launcher.masking import mask_arguments
 from launcher.mounts import StageMounts, stage_mounts
 from launcher.plan import StagePlan, probe_plan
@@ -36,7 +37,6 @@ from launcher.stage_images import (
     resolve_pin_of,
     resolve_pins,
 )
-from launcher.submission import free_directory
 
 # Listed by default, whether somebody has them or not.
 USUAL_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY")

@@ -6,6 +6,7 @@ import re
 import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.printable import harmless
@@ -86,7 +87,7 @@ def chain_status(records: LaunchRecords, cluster: Cluster | None = None) -> list
     # A job may have recorded its end between our reading and our asking.
     chain = [_newer(status, job_status(records, status.stage)) for status in chain]
     chain = [
-        _as_scheduled(status, states, records, job.get("after"))
+        _as_scheduled(status, states, records, job.get("after") or _behind(record))
         for status, job in zip(chain, jobs, strict=True)
     ]
     return _without_upstream(chain, jobs, records)
@@ -112,6 +113,12 @@ def _as_left(status: JobStatus) -> JobStatus:
         reason = "the launcher ended before it was submitted"
         return replace(status, state=CANCELLED, reason=reason)
     return replace(status, reason="the launcher ended before the whole chain was submitted")
+
+
+def _behind(record: Mapping[str, Any]) -> str | None:
+    """Name the launches that a launch is queued behind."""
+    names = [Path(str(each)).name for each in record.get("queued_behind") or ()]
+    return f"launch {', '.join(names)}" if names else None
 
 
 def _as_scheduled(

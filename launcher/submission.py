@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -12,61 +11,23 @@ from pathlib import Path
 from typing import Any
 
 from launcher import guard, meter
+from launcher.claims import claim, release
 from launcher.clusters.base import Cluster, SweepingCluster
 from launcher.code_files import CodeFiles
-from launcher.config import LaunchConfig, to_record
+from launcher.config import to_record
 from launcher.continued import Continued
-from launcher.errors import ConfigError, LauncherError, RecordError, SubmissionError
+from launcher.errors import LauncherError, RecordError, SubmissionError
 from launcher.fingerprint import Basis, compared_configs, fingerprint, write_configs
 from launcher.job_code import copy_code
 from launcher.launch import HOME_DIR, INSIDE_DIR, SNAPSHOT_DIR, Launch
 from launcher.masking import mask_arguments
 from launcher.process import ProcessId
 from launcher.provenance import git_state, versions
-from launcher.recipe import Recipe
 from launcher.recorded_code import RecordedCode
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.request import LaunchRequest
 from launcher.snapshot import SnapshotPlan, take_snapshot
 from launcher.status import job_status
-
-
-def launches_dir(recipe: Recipe, config: LaunchConfig) -> Path:
-    """Return the folder that receives the launch directories.
-
-    Raises:
-        ConfigError: its name cannot be resolved, such as ``~nobody``.
-    """
-    if config.launches_dir is None:
-        return recipe.code_root / ".launches"
-    try:
-        return Path(config.launches_dir).expanduser().resolve()
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(f"launches_dir={config.launches_dir}: {error}") from error
-
-
-def free_directory(recipe: Recipe, config: LaunchConfig) -> Path:
-    """Return a launch directory that does not exist yet; it is not made.
-
-    Raises:
-        ConfigError: one of the name asked for (``launch_name``) exists, or it can be no name.
-    """
-    parent = launches_dir(recipe, config)
-    if config.launch_name is not None:
-        directory = parent / config.launch_name
-        if directory.parent != parent or config.launch_name in (".", "..") or not directory.name:
-            raise ConfigError(f"launch_name={config.launch_name} cannot be the name of a folder")
-        if os.path.lexists(directory):
-            raise ConfigError(
-                f"there is a launch of that name already: {directory}. Choose another launch_name."
-            )
-        return directory
-    label = re.sub(r"[^A-Za-z0-9_.]+", "-", recipe.label).strip("-.")[:80] or "recipe"
-    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{label}"
-    attempt = 1
-    while (directory := parent / (name if attempt == 1 else f"{name}-{attempt}")).exists():
-        attempt += 1
-    return directory
 
 
 def submit(
@@ -79,6 +40,7 @@ def submit(
     notices: Sequence[str] = (),
     request: LaunchRequest | None = None,
     continued: Continued | None = None,
+    queue: bool = False,
 ) -> LaunchRecords:
     """Copy the code, write the launch record, submit all jobs in order, and let the first start.
 
@@ -91,13 +53,16 @@ def submit(
         notices: what the person at the terminal was told.
         request: what was asked for, to be asked for again.
         continued: the launch that this one goes on from.
+        queue: whether it waits for launches that write to the same folders; else it is refused.
 
     Raises:
+        ClaimError: another launch writes to one of its folders.
         SubmissionError: a job was refused; those submitted before it are cancelled.
         RecordError: the launch directory cannot be written, or another launch has just made it.
     """
     records = LaunchRecords.create(launch.directory)
     try:
+        launch = claim(launch, cluster, queue=queue)
         prepare_directory(launch.directory, folders)
         copy_code(launch.directory)
         recorded = snapshot if isinstance(snapshot, RecordedCode) else None
@@ -112,6 +77,7 @@ def submit(
             "notices": list(notices),
             "jobs": _job_records(launch, basis, continued),
             **({"git": recorded.git} if recorded else {}),
+            "queued_behind": [str(each) for each in launch.jobs[0].behind],
             **({"request": request.to_record()} if request else {}),
             **({continued.link: str(continued.earlier.directory)} if continued else {}),
         }
@@ -119,6 +85,7 @@ def submit(
         if continued is not None:
             continued.write(records)
     except BaseException:
+        release(launch)
         shutil.rmtree(launch.directory, ignore_errors=True)  # nothing half-written
         raise
     _submit_jobs(launch, cluster, records)

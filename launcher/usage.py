@@ -30,6 +30,8 @@ options:
                       has one, else the project's default recipe)
   --stages STAGE …    as for run.py (default: the recipe's)
   --follow            stay, show progress, end with a table of results
+  --queue             wait for a launch that writes to the same folders, which is
+                      otherwise a reason to refuse this one
   --dry-run           show what would be submitted; create and submit nothing
   --allow-unpinned    take an image by a tag, which may be another one tomorrow
   -h, --help          show this

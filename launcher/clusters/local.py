@@ -28,13 +28,22 @@ from submitit.local.local import LocalJob
 from launcher import local_controller, local_gpus, lost_job
 from launcher.clusters.base import Allocation, JobHandle, JobState
 from launcher.containers.base import Feature
-from launcher.errors import ConfigError, LauncherError
+from launcher.errors import ConfigError, LauncherError, RecordError
 from launcher.job_code import python_path
 from launcher.process import ProcessId
 from launcher.ranges import seconds
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.stage_job import Outcome, StageJob
-from launcher.status import CANCELLED, DONE, FAILED, SKIPPED, JobStatus, job_status, why_skipped
+from launcher.status import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    SKIPPED,
+    JobStatus,
+    chain_status,
+    job_status,
+    why_skipped,
+)
 from launcher.stop_request import StopRequest
 
 if TYPE_CHECKING:
@@ -44,6 +53,8 @@ _NO_LIMIT_S = 10 * 365 * 24 * 3600
 # A job takes some 0.6 s of processor time before it waits. Were all to take it at once, the first
 # stage of a chain would start seconds later. No stage is over before the next job is ready.
 _HEAD_START_S = 0.3
+# Between two looks at a launch that this one is queued behind.
+_OTHERS_POLL_S = 0.25
 # To a job process: kill the stage. Those who do not know of it, as before they listen, end.
 _FORCE = signal.SIGUSR1
 # What a job process then has: a daemon may be slow to remove a container.
@@ -138,6 +149,7 @@ def wait_for_turn(
         if not submitter.is_alive() and not _is_released(records):
             return Outcome(CANCELLED, "the launcher ended before the whole chain was submitted")
         time.sleep(poll_s)
+    wait_for_others(job, records, stop, poll_s)
     while job.after is not None and not stop.requested:
         status = job_status(records, job.after)
         if status.state == DONE:
@@ -147,6 +159,24 @@ def wait_for_turn(
             return Outcome(SKIPPED, why_skipped(status))
         time.sleep(poll_s)
     return None
+
+
+def wait_for_others(job: Job, records: LaunchRecords, stop: StopRequest, poll_s: float) -> None:
+    """Wait until the launches have ended that this one is queued behind."""
+    for directory in job.behind:
+        waits = False
+        while not stop.requested and _has_open_stages(directory):
+            if not waits:
+                records.append(job.stage, "waiting", upstream=f"launch {directory.name}")
+                waits = True
+            time.sleep(max(poll_s, _OTHERS_POLL_S))
+
+
+def _has_open_stages(directory: Path) -> bool:
+    try:
+        return not all(each.has_ended for each in chain_status(LaunchRecords(directory)))
+    except RecordError:  # cleaned away
+        return (directory / "launch.json").exists()
 
 
 def _is_released(records: LaunchRecords) -> bool:

@@ -44,6 +44,7 @@ from launcher.status import (
     UNKNOWN,
     JobStatus,
     cancel_requested,
+    chain_status,
     job_status,
     why_skipped,
 )
@@ -215,7 +216,7 @@ class SlurmCluster:
     name = "slurm"
     falls_back_to_host = False
     keeps = frozenset({Feature.MEMORY_LIMIT, Feature.CPU_LIMIT})
-    preferred_containers = ("apptainer", "docker", "podman")
+    preferred_containers: tuple[str, ...] = ("apptainer", "docker", "podman")
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -343,9 +344,16 @@ class SlurmCluster:
 
     def _options(self, job: Job, upstream_id: str) -> list[str]:
         if job.after is None:
-            return ["--hold"]
+            return ["--hold", *self._behind(job)]
         kill = "yes" if job.settings.cluster.kill_on_invalid_dep else "no"
         return [f"--dependency=afterok:{upstream_id}", f"--kill-on-invalid-dep={kill}"]
+
+    def _behind(self, job: Job) -> list[str]:
+        """Return what has a job wait for the launches that it is queued behind."""
+        chains = (chain_status(LaunchRecords(directory), self) for directory in job.behind)
+        left = [each for chain in chains for each in chain if not each.has_ended]
+        ids = [each.job_id for each in left if each.job_id is not None]
+        return [f"--dependency={','.join(f'afterany:{each}' for each in ids)}"] if ids else []
 
     def _script(self, job: Job, launch: Launch) -> str:
         from launcher.recipe import default_python

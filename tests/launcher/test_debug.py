@@ -390,11 +390,13 @@ def test_gpus_are_waited_for_and_ctrl_c_ends_the_wait(
     ]
     first = debug(*options, "launch_name=first")
     first.reads("GPUs 4,5")
+    disclaim(recipe_dir)
     second = debug(*options, "launch_name=second")
     second.reads("fit waits for 2 GPUs")
     second.type(CTRL_C)
     second.reads("^fit +cancelled +cancelled before it started")
     assert second.leaves() == 130
+    disclaim(recipe_dir)
     third = debug(*options, "launch_name=third")
     third.reads("fit waits for 2 GPUs")
     first.reads(r"\(Pdb\) ")

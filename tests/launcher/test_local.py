@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import pytest
 
+from launcher.claims import CLAIM, LOCK
 from launcher.clusters.local import Settings, check_machine
 from launcher.errors import ConfigError
 from launcher.launch import Launch
@@ -253,7 +254,7 @@ def test_a_chain_whose_submission_was_killed_runs_not_at_all(
     assert {status.state for status in ended.values()} <= {"cancelled", "skipped"}
     assert ended["prepare"].reason == "the launcher ended before the whole chain was submitted"
     assert ended["score"].reason == "the launcher ended before it was submitted"
-    assert not (recipe_dir / "exp").exists()
+    assert {path.name for path in (recipe_dir / "exp" / "tiny").iterdir()} == {CLAIM, LOCK}
     shown = launcher("status", cwd=recipe_dir).stdout
     assert re.search("^prepare  cancelled .*the launcher ended before the whole", shown, re.M)
     assert re.search("^score    (cancelled|skipped) .*the launcher ended before", shown, re.M)
@@ -483,10 +484,16 @@ def gpus_of(recipe_dir: Path) -> list[str]:
     return sorted(re.findall(r"^GPUs (.*)$", "".join(each.read_text() for each in outputs), re.M))
 
 
+def disclaim(recipe_dir: Path) -> None:
+    """Have a further launch let into the folders of one that has not ended."""
+    (recipe_dir / "exp" / "tiny" / CLAIM).unlink(missing_ok=True)
+
+
 def test_a_stage_has_the_gpus_it_asks_for_and_no_other_has_them(
     recipe_dir: Path, launcher, gpu_options: list[str]
 ) -> None:
     for number in range(4):
+        disclaim(recipe_dir)
         done = launcher(*gpu_options, f"launch_name=launch{number}")
         assert done.returncode == 0, done.stderr
         if number < 2:
@@ -529,6 +536,7 @@ def test_a_gpu_is_not_given_away_before_the_stage_on_it_is_gone(
     until((recipe_dir / "exp" / "tiny" / "started").exists)
     (first,) = launches(recipe_dir)
     rewrite_stage(recipe_dir, "fit", "return {'saved': Path(self.exp_dir, 'saved').exists()}")
+    disclaim(recipe_dir)
     assert launcher(*options, "launch_name=second").returncode == 0
     second = launches(recipe_dir)[1]
     until(lambda: "GPUs" in chain_status(second)[0].reason)
