@@ -25,6 +25,7 @@ from launcher.fingerprint import Basis, image_digest
 from launcher.images.pin import ImagePin
 from launcher.job_code import CODE_DIR
 from launcher.launch import SNAPSHOT_DIR, Launch, build_launch, image_of
+from launcher.launch_dirs import free_directory
 from launcher.masking import MASK
 from launcher.plan import StagePlan
 from launcher.prepare import Prepared, absent_secrets, output_dirs
@@ -35,7 +36,6 @@ from launcher.records import LaunchRecords
 from launcher.render import short_path
 from launcher.request import LaunchRequest
 from launcher.stage_images import resolve_pin_of
-from launcher.submission import free_directory
 
 _MOST_NAMED = 8
 _BEFORE_ARGUMENTS = 4  # python run.py --stages NAME

@@ -19,6 +19,7 @@ import pytest
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.status import JobStatus, chain_status
 from tests.launcher.person import CTRL_BACKSLASH, CTRL_C, Person
+from tests.launcher.test_local import disclaim
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).resolve().parents[2]
