@@ -64,9 +64,7 @@ def hand_over(
         raise ClaimError(held)  # before images are fetched for it
     check(prepared)
     with counted_interrupts() as interrupts:
-        records = submit_prepared(
-            prepared, request, command_line, continued=continued, queue=queue
-        )
+        records = submit_prepared(prepared, request, command_line, continued=continued, queue=queue)
         print(f"launch {short_path(records.directory)}")
         print(f"  {where_it_runs(prepared.launch)}", flush=True)
         if isinstance(prepared.cluster, ForegroundCluster):
