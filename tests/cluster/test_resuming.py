@@ -174,10 +174,13 @@ def test_a_chain_in_containers_is_resumed_and_another_image_is_named(
     assert f"report  runs  image: {asked} → sha256:{'1' * 64}" in done.stdout, done.stderr
 
 
-def test_a_launch_is_reproduced_with_its_own_code_image_and_config(launches: Launches) -> None:
+@pytest.mark.parametrize("cluster", ["local", "slurm"])
+def test_a_launch_is_reproduced_with_its_own_code_image_and_config(
+    launches: Launches, slurm: Slurm, cluster: str
+) -> None:
     (launches.recipe / "exp" / "tiny" / "broken").unlink()
     records = launches.launch(
-        *("--container", "docker", "--stages", "report", "fail", "score"),
+        *("--cluster", cluster, "--container", "docker", "--stages", "report", "fail", "score"),
         *("launch_name=first", "env.GREETING=hello"),
     )
     assert {status.state for status in launches.wait(records).values()} == {"done"}
@@ -201,6 +204,7 @@ def test_a_launch_is_reproduced_with_its_own_code_image_and_config(launches: Lau
     assert noted["LAUNCHER_LAUNCH_ID"] == second.directory.name
     record = second.read_launch()
     assert record["reproduces"] == str(records.directory)
+    assert launches.metadata("score")["job"]["cluster"] == cluster
     assert record["snapshot"]["digest"] == first["snapshot"]["digest"]
     assert record["git"] == first["git"]
     for key in ("image", "fingerprint"):
