@@ -39,7 +39,7 @@ GIVEN := $(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name)
 UNKNOWN_VARIABLES := $(if $(filter 0,$(MAKELEVEL)),$(filter-out $(VARIABLES),$(GIVEN)))
 
 .DEFAULT_GOAL := help
-.PHONY: help run test faults targets test-upstream upstream-env image cluster-up cluster-down bench lint format env dev-env lock clean known-variables
+.PHONY: help run test faults targets test-upstream upstream-env image cluster-up cluster-down bench docs lint format env dev-env lock clean known-variables
 
 define HELP
 make run      run a recipe's stages as jobs, follow them, show results and error rates
@@ -66,6 +66,7 @@ make cluster-up
 make cluster-down
               stop what cluster-up started; PURGE=yes removes downloads and images too
 make bench    what the launcher costs, as ratios to the bare tools (with the cluster up)
+make docs     build docs/ as a site into site/; a link that leads nowhere is refused
 make lint     check style and types
 make format   put the code into the project's format
 make env      only make .venv, which the others do when it is needed
@@ -115,6 +116,10 @@ cluster-down: known-variables
 bench: dev-env
 	$(VENV_PYTHON) tests/bench/bench_startup.py
 	$(VENV_PYTHON) tests/bench/bench_submission.py
+
+docs: dev-env
+	@NO_MKDOCS_2_WARNING=1 $(VENV_PYTHON) -m mkdocs build --strict
+	@echo site/index.html
 
 lint: dev-env
 	$(VENV_PYTHON) -m ruff check .

@@ -125,7 +125,7 @@ def test_make_alone_is_help(front_door: Path) -> None:
     targets = re.findall(r"^make (\S+)", done.stdout, re.MULTILINE)
     assert targets == [
         *("run", "test", "faults", "targets", "test-upstream", "image", "cluster-up"),
-        *("cluster-down", "bench", "lint", "format", "env", "lock", "clean"),
+        *("cluster-down", "bench", "docs", "lint", "format", "env", "lock", "clean"),
     ]
 
 
