@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from launcher.catalogue import Entry
     from launcher.clean.cleaning import Cleaned, Cleaning
     from launcher.continued import Continued
+    from launcher.doctor.finding import Finding
     from launcher.prepare import Prepared
     from launcher.records import LaunchRecords
     from launcher.request import LaunchRequest
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cancel",
     "clean",
+    "doctor",
     "explain",
     "find",
     "left_over",
@@ -266,6 +268,38 @@ def clean(found: Cleaning) -> Cleaned:
     from launcher.clean.cleaning import remove
 
     return remove(found)
+
+
+def doctor(
+    *,
+    recipe: Path | str | None = None,
+    cluster: str | None = None,
+    container: str | None = None,
+    job: bool = False,
+    verify: bool = False,
+) -> list[Finding]:
+    """Say whether launches can work from here, and what to do if not.
+
+    Args:
+        recipe: whose settings.
+        cluster: as ``--cluster``; None for what the settings choose.
+        container: as ``--container``; None as above.
+        job: have a job of seconds on SLURM say what a node sees.
+        verify: read all of each image, to see that it is the one that is pinned.
+
+    Raises:
+        LauncherError: there is no such recipe, cluster or container, or a setting is wrong.
+    """
+    from launcher.doctor.examine import examine_recipe
+
+    return examine_recipe(
+        _text(recipe),
+        working_dir=Path.cwd(),
+        cluster=cluster,
+        container=container,
+        job=job,
+        verify=verify,
+    )
 
 
 def _submit(

@@ -50,6 +50,10 @@ COMMANDS = {
         "[--older-than 30d] [--keep N] [--recipe DIR]\n[--yes] [--dry-run]",
         "remove old launch directories and what killed jobs have left",
     ),
+    "doctor": (
+        "[--cluster NAME] [--container NAME] [--recipe DIR]\n[--job] [--verify] [--json]",
+        "say whether launches can work from here, and what to do if not",
+    ),
     "completion": (
         "bash|zsh|fish",
         "print what makes that shell complete this command line",
