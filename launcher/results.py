@@ -36,28 +36,30 @@ def figure_lines(results: Mapping[str, Any]) -> list[str]:
     """
     by_metric: dict[str, list[str]] = {}
     single: list[str] = []
-    for path, value in _figures(results, ()):
+    for path, value in flat_figures(results, ()):
         *where, metric = path
         if where:
             label = " ".join(where)
-            by_metric.setdefault(metric, []).append(f"{label} {_format(metric, value)}")
+            by_metric.setdefault(metric, []).append(f"{label} {figure_text(metric, value)}")
         else:
-            single.append(f"{metric} {_format(metric, value)}")
+            single.append(f"{metric} {figure_text(metric, value)}")
     lines = [", ".join(single)] if single else []
     return lines + [f"{metric} {', '.join(values)}" for metric, values in by_metric.items()]
 
 
-def _figures(
-    node: Mapping[str, Any], path: tuple[str, ...]
+def flat_figures(
+    node: Mapping[str, Any], path: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], float | str]]:
+    """Yield each figure with the names that lead to it: ``("test", "WER"), 3.0``."""
     for key, value in node.items():
         if isinstance(value, Mapping):
-            yield from _figures(value, (*path, str(key)))
+            yield from flat_figures(value, (*path, str(key)))
         elif isinstance(value, (int, float, str)):
             yield (*path, str(key)), value
 
 
-def _format(metric: str, value: float | str) -> str:
+def figure_text(metric: str, value: float | str) -> str:
+    """Write a figure as people do: error rates in percent, no more digits than say something."""
     if isinstance(value, (str, bool)):
         return harmless(str(value))
     if metric.upper().endswith(_PERCENT):
