@@ -42,6 +42,7 @@ __all__ = [
     "left_over",
     "list_launches",
     "logs",
+    "report",
     "reproduce",
     "rerun",
     "resume",
@@ -241,6 +242,27 @@ def reproduce(
         made.refuse_differences()
     words = ["reproduce", str(made.earlier.directory), *(["--anyway"] if anyway else [])]
     return _submit(made.prepared, made.request, words, made.continued)
+
+
+def report(
+    launch: LaunchRecords | Path | str | None = None,
+    *,
+    recipe: Path | str | None = None,
+    output: Path | str | None = None,
+) -> Path:
+    """Write a launch as it stands now as one HTML file, and return that.
+
+    Args:
+        launch: the launch.
+        recipe: where the latest launch is looked for.
+        output: the file; ``report.html`` in the launch directory when None.
+
+    Raises:
+        RecordError: its record cannot be read, or the file not written.
+    """
+    from launcher.report import report as write
+
+    return write(find(launch, recipe=recipe), output=None if output is None else Path(output))
 
 
 def left_over(

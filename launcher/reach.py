@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from launcher.errors import LauncherError, RecordError
+from launcher.errors import LauncherError
 from launcher.launches import cluster_and_grace
 from launcher.status import chain_status
 from launcher.view import LaunchView
@@ -31,9 +30,10 @@ def cluster_to_ask(records: LaunchRecords) -> tuple[Cluster | None, str]:
 
     if all(status.has_ended for status in chain_status(records)):
         return None, ""
-    cluster: Cluster | None = None
-    with suppress(RecordError):  # damaged settings: the records still tell most of it
+    try:
         cluster, _ = cluster_and_grace(records)
+    except LauncherError as error:  # damaged, or of a package that is not installed here
+        return None, f"{str(error).rstrip('.')}. What follows is what is on record."
     if isinstance(cluster, NamedCluster):
         try:
             cluster.check_reach()

@@ -36,7 +36,7 @@ def figure_lines(results: Mapping[str, Any]) -> list[str]:
     """
     by_metric: dict[str, list[str]] = {}
     single: list[str] = []
-    for path, value in flat_figures(results, ()):
+    for path, value in flat_figures(results):
         *where, metric = path
         if where:
             label = " ".join(where)
@@ -58,11 +58,16 @@ def flat_figures(
             yield (*path, str(key)), value
 
 
+def is_error_rate(metric: str) -> bool:
+    """Tell whether a metric is an error rate, which is reported in percent."""
+    return metric.upper().endswith(_PERCENT)
+
+
 def figure_text(metric: str, value: float | str) -> str:
     """Write a figure as people do: error rates in percent, no more digits than say something."""
     if isinstance(value, (str, bool)):
         return harmless(str(value))
-    if metric.upper().endswith(_PERCENT):
+    if is_error_rate(metric):
         # One decimal, two where one would show a small rate as nothing.
         return f"{value:.1f} %" if value == 0 or value >= 1 else f"{value:.2f} %"
     return str(value) if isinstance(value, int) else f"{value:.4g}"

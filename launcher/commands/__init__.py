@@ -46,6 +46,10 @@ COMMANDS = {
         "[LAUNCH] [--recipe DIR] [--anyway]\n[--follow] [--dry-run]",
         "launch again from the record alone; says what cannot be as it was",
     ),
+    "report": (
+        "[LAUNCH] [--recipe DIR] [--output FILE]",
+        "write a launch as one HTML file: timeline, figures, curves, what was used",
+    ),
     "clean": (
         "[--older-than 30d] [--keep N] [--recipe DIR]\n[--yes] [--dry-run]",
         "remove old launch directories and what killed jobs have left",

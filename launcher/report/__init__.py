@@ -7,50 +7,45 @@ Data flows one way: ``data.py`` collects what there is, ``curves.py`` reads what
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import RecordError
 
 if TYPE_CHECKING:
-    from launcher.clusters.base import Cluster
     from launcher.records import LaunchRecords
 
 FILE_NAME = "report.html"
 
 
-def write_report(
-    records: LaunchRecords,
-    cluster: Cluster | None = None,
-    *,
-    output: Path | None = None,
-    unasked: str = "",
-) -> Path:
+def report(records: LaunchRecords, *, output: Path | None = None) -> Path:
     """Write the report of a launch as it stands now, and return its file.
+
+    The launch's cluster is asked for what is not on record; where it does not answer, the report
+    says so.
 
     Args:
         records: of the launch.
-        cluster: asked for what is not on record; None to ask nobody.
         output: the file; ``report.html`` in the launch directory when None.
-        unasked: why nobody is asked, for the report to say.
 
     Raises:
         RecordError: the launch cannot be read, or the file not written.
     """
+    from launcher.reach import look
     from launcher.report.data import Report
     from launcher.report.page import page
-    from launcher.view import LaunchView
 
     output = records.directory / FILE_NAME if output is None else output
-    view = LaunchView.of(records, cluster, unasked=unasked)
-    text = page(Report.of(records, view, output.parent.absolute()))
+    text = page(Report.of(records, look(records), output.parent.absolute()))
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch(mode=0o600)  # it shows commands and settings, as the launch directory does
         temporary.write_text(text, encoding="utf-8", errors="replace")
-        temporary.chmod(0o600)  # it shows commands and environments, as the launch directory does
         temporary.replace(output)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise RecordError(
             f"cannot write {output}: {error.strerror}. Choose another file with --output FILE."
         ) from error

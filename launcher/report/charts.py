@@ -58,9 +58,7 @@ def _drawing(curves: Curves, title: str, *, is_log: bool) -> Markup:
         parts.append(element("line", class_="axis", x1=at, x2=at, y1=floor, y2=floor + 4))
         parts.append(element("text", number_text(mark), class_="tick", x=at, y=floor + 16))
     parts.append(element("line", class_="axis", x1=_LEFT, x2=right, y1=floor, y2=floor))
-    parts.append(
-        element("text", "step", class_="tick", x=(_LEFT + right) / 2, y=_HEIGHT - 4)
-    )
+    parts.append(element("text", "step", class_="tick", x=(_LEFT + right) / 2, y=_HEIGHT - 4))
     for number, curve in enumerate(curves.curves):
         parts += _line(curve, f"c{_colour(number)}", x, y)
     return element(
@@ -82,7 +80,9 @@ def _line(
     dots = points if len(points) <= _FEW_POINTS else points[-1:]
     for step, value in dots:
         told = element("title", f"{curve.name} {number_text(value)} at step {number_text(step)}")
-        parts.append(element("circle", told, class_=f"dot {colour}", cx=x(step), cy=y(value), r=2.5))
+        parts.append(
+            element("circle", told, class_=f"dot {colour}", cx=x(step), cy=y(value), r=2.5)
+        )
     return parts
 
 

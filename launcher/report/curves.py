@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from launcher.results import is_error_rate
+
 NAMES = ("metrics.csv", "curves.csv")
 _STEP = "step"
 _NOT_CURVES = frozenset({_STEP, "epoch", "time", "created_at"})
 _MAX_BYTES = 64 * 2**20
-_ERROR_RATES = ("WER", "CER", "TER", "SER", "EER", "PER")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def _read(file: Path) -> Iterable[tuple[str, float, float]]:
 
 def _charts(curves: Sequence[Curve], files: tuple[Path, ...]) -> list[Curves]:
     losses = tuple(curve for curve in curves if "loss" in curve.name.lower())
-    errors = tuple(curve for curve in curves if curve.name.upper().endswith(_ERROR_RATES))
+    errors = tuple(curve for curve in curves if is_error_rate(curve.name))
     rest = [curve for curve in curves if curve not in (*losses, *errors)]
     charts = [Curves("Loss", losses, files)] if losses else []
     charts += [Curves("Error rates", errors, files, is_percent=True)] if errors else []

@@ -18,11 +18,11 @@ Content: TypeAlias = "str | int | float | None"
 _VOID = frozenset({"meta", "br", "rect", "line", "path", "polyline", "circle"})
 
 
-def element(name: str, *content: Content, **attributes: Content) -> Markup:
+def element(name: str, /, *content: Content, **attributes: Content) -> Markup:
     """Return an element; whatever in it is not :class:`Markup` is escaped.
 
-    ``class_`` stands for ``class``, ``stroke_width`` for ``stroke-width``. An attribute that is None
-    is left out, and so is content that is None.
+    ``class_`` stands for ``class``, ``http_equiv`` for ``http-equiv``. Attributes and content that
+    are None are left out.
     """
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_escaped(value)}"'

@@ -61,12 +61,13 @@ def _section(title: str, *content: Markup) -> Markup:
 def _header(report: Report) -> Markup:
     view = report.view
     start, end = report.span_s
+    lasted = f"{'took' if view.has_ended else 'for'} {duration(end - start)}"
     facts = {
-        "Launch": view.directory,
+        "Launch": str(view.directory),
         "Recipe": view.record.get("recipe_dir"),
         "Command": shlex.join(map(str, view.record.get("command_line") or ())),
         "By": _by(report),
-        "Started": f"{_moment(start)}, {'took' if view.has_ended else 'for'} {duration(end - start)}",
+        "Started": f"{_moment(start)}, {lasted}",
         "Runs": f"on {view.cluster}, {_in_what(report)}",
         "Images": _images(report),
         "Code": _code(view.record.get("snapshot")),
@@ -140,8 +141,7 @@ def _failure(report: Report, stage: StageView) -> Markup:
 
 
 def _time_note(report: Report) -> Markup:
-    zone = datetime.fromtimestamp(report.now).astimezone()
-    return element("p", f"Local time, UTC{zone:%z}.", class_="note")
+    return element("p", f"Local time, {_zone(report.now)}.", class_="note")
 
 
 def _use_note(report: Report) -> Markup:
@@ -191,11 +191,14 @@ def _code_text(report: Report) -> Markup:
 
 
 def _moment(seconds: float) -> str:
-    local = datetime.fromtimestamp(seconds, timezone.utc).astimezone()
-    return f"{local:%Y-%m-%d %H:%M:%S} UTC{local:%z}"
+    return f"{datetime.fromtimestamp(seconds):%Y-%m-%d %H:%M:%S} ({_zone(seconds)})"
+
+
+def _zone(seconds: float) -> str:
+    """Return how local time stands to UTC: ``UTC+01:00``."""
+    offset = datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%z")
+    return f"UTC{offset[:3]}:{offset[3:]}"
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
-
-

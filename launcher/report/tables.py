@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from launcher.render import duration
-from launcher.report.data import Report
+from launcher.report.data import QUEUED, Report, Span
 from launcher.report.markup import Markup, element, joined
-from launcher.results import figure_text, flat_figures
+from launcher.results import figure_text, flat_figures, is_error_rate
 from launcher.view import StageView
 
 _HEADS = ("stage", "state", "node", "queued", "ran", "CPU", "memory", "GPU", "exit", "files")
+_GPU = _HEADS.index("GPU")
 
 
 def stage_table(report: Report) -> Markup:
     """Return the table of stages: a row for each."""
-    rows = [_stage_row(report, stage) for stage in report.view.stages]
-    head = element("tr", *(element("th", name, scope="col") for name in _HEADS))
-    table = element("table", element("thead", head), element("tbody", *rows), id="stages")
+    pairs = zip(report.view.stages, report.spans, strict=True)
+    rows = [_stage_cells(report, stage, spans) for stage, spans in pairs]
+    rows.insert(0, [element("th", name, scope="col") for name in _HEADS])
+    if not any(stage.asked.get("gpus_per_node") for stage in report.view.stages):
+        rows = [[*cells[:_GPU], *cells[_GPU + 1 :]] for cells in rows]
+    head, *rows_below = (element("tr", *cells) for cells in rows)
+    table = element("table", element("thead", head), element("tbody", *rows_below), id="stages")
     return element("div", table, class_="wide")
 
 
-def _stage_row(report: Report, stage: StageView) -> Markup:
+def _stage_cells(report: Report, stage: StageView, spans: Sequence[Span]) -> list[Markup]:
     status, row, used = stage.status, stage.row, stage.used or {}
     state = row.shown_state
     files = [
@@ -30,11 +35,12 @@ def _stage_row(report: Report, stage: StageView) -> Markup:
         for name, path in (("log", row.log), ("output", row.output), ("metadata", row.metadata))
         if status.started is not None and path.exists()
     ]
-    cells = [
+    queued = [span.end - span.start for span in spans if span.kind == QUEUED]
+    return [
         element("th", status.stage, scope="row"),
         element("td", state_mark(state), _muted(status.reason if state != "failed" else "")),
-        element("td", stage.node or "", _muted(f"job {status.job_id}" if status.job_id else "")),
-        element("td", duration(stage.queue_s)),
+        element("td", stage.node or "", _job(status.job_id)),
+        element("td", duration(sum(queued)) if queued else ""),
         element("td", *_time(stage)),
         element("td", *_cpu(stage, used)),
         element("td", *_memory(stage, used)),
@@ -42,7 +48,6 @@ def _stage_row(report: Report, stage: StageView) -> Markup:
         element("td", "" if status.exit_code is None else status.exit_code),
         element("td", *(joined(link, " ") for link in files)),
     ]
-    return element("tr", *cells)
 
 
 def state_mark(state: str) -> Markup:
@@ -109,6 +114,10 @@ def _meter(value: float | None, limit: float, text: str, of: str) -> list[Markup
     return [element("span", text, " ", element("small", of), class_="value"), bar]
 
 
+def _job(job_id: str | None) -> Markup | str:
+    return element("small", f"job {job_id}", class_="whole") if job_id else ""
+
+
 def _muted(text: str) -> Markup | str:
     return element("small", text) if text else ""
 
@@ -120,16 +129,23 @@ def memory_text(gib: float) -> str:
 
 def result_tables(report: Report) -> Markup:
     """Return what the stages came to: a table of metrics over data sets, else single figures."""
-    parts = []
+    rated: list[Markup] = []
+    others: list[Markup] = []
     for stage in report.view.stages:
         sets: dict[str, dict[str, str]] = {}
         single: dict[str, str] = {}
         for (*where, metric), value in flat_figures(stage.row.results):
             cells = sets.setdefault(" ".join(where), {}) if where else single
             cells[metric] = figure_text(metric, value)
-        parts += [_sets_table(stage.status.stage, sets)] if sets else []
-        parts += [_figures(stage.status.stage, single)] if single else []
-    return element("div", *parts, class_="results", id="results") if parts else Markup("")
+        is_rated = any(is_error_rate(metric) for cells in sets.values() for metric in cells)
+        tables = rated if is_rated else others
+        tables += [_sets_table(stage.status.stage, sets)] if sets else []
+        tables += [_figures(stage.status.stage, single)] if single else []
+    if not rated and not others:
+        return Markup("")
+    # What a launch is for comes first, and its last word before that of the stages on the way.
+    groups = [element("div", *each, class_="results") for each in (rated[::-1], others) if each]
+    return element("div", *groups, id="results")
 
 
 def _sets_table(stage: str, sets: Mapping[str, Mapping[str, str]]) -> Markup:

@@ -26,7 +26,7 @@ def linear_ticks(low: float, high: float, num: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return powers of ten from ``low`` to ``high``; with 2 and 5 between them where they are few."""
+    """Return powers of ten from ``low`` to ``high``, with marks between where they are few."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ((1,), (1, 3), (1, 2, 5)):
         ticks = [digit * 10.0**decade for decade in decades for digit in digits]
@@ -38,7 +38,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 def number_text(value: float) -> str:
     """Write a number as short as it can be read: ``0.05``, ``1500``, ``2e-05``."""
-    return f"{value:.6g}" if value == 0 or 1e-3 <= abs(value) < 1e7 else f"{value:.1e}"
+    return f"{value:.6g}"
 
 
 def time_ticks(start: float, end: float, num: int = 7) -> list[tuple[float, str]]:

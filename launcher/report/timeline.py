@@ -31,7 +31,7 @@ def timeline(report: Report) -> Markup:
 
     height = _TOP + _LANE * len(report.spans) + _BOTTOM
     floor = height - _BOTTOM
-    parts = []
+    parts: list[Markup | None] = []
     for moment, text in time_ticks(start, start + length):
         parts.append(element("line", class_="grid", x1=x(moment), x2=x(moment), y1=_TOP, y2=floor))
         parts.append(element("text", text, class_="tick", x=x(moment), y=floor + 18))
@@ -55,7 +55,9 @@ def timeline(report: Report) -> Markup:
 
 def legend(report: Report) -> Markup:
     """Return what the colours in the drawing mean, those that are there."""
-    kinds = dict.fromkeys(span.kind for spans in report.spans for span in spans)
+    found = dict.fromkeys(span.kind for spans in report.spans for span in spans)
+    first = [kind for kind in _IN_WORDS if kind in found]
+    kinds = [*first, *(kind for kind in found if kind not in first)]
     entries = [
         element("span", element("i", class_=f"key {kind}"), _IN_WORDS.get(kind, kind))
         for kind in kinds
@@ -81,18 +83,19 @@ def _bar(span: Span, left: float, right: float, middle: float) -> Markup:
     )
 
 
-def _label(spans: Sequence[Span], x: Callable[[float], float], middle: float) -> Markup:
-    """Write how long a stage ran: behind its last bar, or before it where there is no room."""
+def _label(spans: Sequence[Span], x: Callable[[float], float], middle: float) -> Markup | None:
+    """Write how long a stage ran: behind its last bar, or where there is room."""
     last = spans[-1]
-    text = duration(last.end - last.start)
-    if last.kind in (WAITS, QUEUED):
-        text = f"{_IN_WORDS[last.kind] if last.kind == QUEUED else 'waits'} {text}"
-    right = x(last.end) + 6
-    if right + _LABEL_WIDTH <= _WIDTH:
-        return element("text", text, class_="beside", x=right, y=middle + 4)
-    left = x(last.start)
-    if x(last.end) - left > _LABEL_WIDTH and last.kind not in (WAITS, QUEUED):
-        return element("text", text, class_="inside", x=x(last.end) - 8, y=middle + 4)
+    if last.kind == WAITS:
+        return None
+    text, left, right = duration(last.end - last.start), x(last.start), x(last.end)
+    if last.kind == QUEUED:
+        text = f"queued {text}"
+        return element("text", text, class_="beside before", x=right, y=middle - 7)
+    if right + 6 + _LABEL_WIDTH <= _WIDTH:
+        return element("text", text, class_="beside", x=right + 6, y=middle + 4)
+    if right - left > _LABEL_WIDTH:
+        return element("text", text, class_="inside", x=right - 8, y=middle + 4)
     return element("text", text, class_="beside before", x=left - 6, y=middle - 5)
 
 

@@ -1,0 +1,29 @@
+"""``python -m launcher report``: a launch as one HTML file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add what may follow the command's name."""
+    parser.add_argument("launch", nargs="?", metavar="LAUNCH")
+    parser.add_argument("--recipe", metavar="DIR")
+    parser.add_argument("--output", metavar="FILE")
+
+
+def run(options: Namespace) -> int:
+    """Write the report, say where it is, and return the exit status."""
+    from launcher.launches import find_launch
+    from launcher.recipe import current_dir
+    from launcher.render import short_path
+    from launcher.report import report
+
+    working_dir = current_dir()
+    records = find_launch(options.launch, options.recipe, working_dir=working_dir)
+    output = None if options.output is None else working_dir / options.output
+    print(f"report {short_path(report(records, output=output))}")
+    return 0
