@@ -10,17 +10,21 @@
     ├── outputs/<stage>.json what a stage left: files, sizes, times
     ├── snapshot/            the code as it was
     ├── inside/, home/       what containers see: the guard, and a home
+    ├── reserve              room for the last words of stages, should the disk be full
     └── submitit/            what submitit keeps: pickles and the job process's own output
 
-An event is one JSON line written by one ``write`` call to a file opened for appending, so writers
-never mix and a reader at any moment, in any process, sees whole events (and at worst a last line
-half-written by a machine that crashed, which is skipped and reported).
+An event is one JSON line written by one ``write`` call to a file opened for appending (two on a
+disk that has just become full), so writers never mix and a reader at any moment, in any process,
+sees whole events (and at worst a last line half-written by a machine that crashed, which is skipped
+and reported).
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +37,7 @@ from launcher.printable import harmless
 
 SCHEMA = 1
 LAUNCH = "launch"
+_RESERVE, _RESERVE_BYTES = "reserve", 32 * 1024
 _JOB_FIELDS = ("stage", "output", "log", "metadata")
 _NUMBER, _OPTIONAL_NUMBER = (int, float), (int, type(None))
 # What an event has to have to be a whole one.
@@ -88,7 +93,6 @@ class LaunchRecords:
         try:
             directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             directory.mkdir(mode=0o700)
-            (directory / "events").mkdir(mode=0o700)
         except FileExistsError as error:
             raise RecordError(
                 f"another launch has just made {directory}. Type the command once more."
@@ -97,6 +101,16 @@ class LaunchRecords:
             raise RecordError(
                 f"cannot write launch records under {directory.parent}: {error.strerror}. "
                 "Choose another folder with launches_dir=PATH."
+            ) from error
+        try:
+            (directory / "events").mkdir(mode=0o700)
+            with open(directory / _RESERVE, "xb", opener=_private) as reserve:
+                reserve.write(os.urandom(_RESERVE_BYTES))  # zeros may take up no room
+        except OSError as error:
+            shutil.rmtree(directory, ignore_errors=True)  # nothing half-written
+            raise RecordError(
+                f"cannot write {directory}: {error.strerror}. Make room, or choose another folder "
+                "with launches_dir=PATH."
             ) from error
         return cls(directory)
 
@@ -147,11 +161,28 @@ class LaunchRecords:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                os.write(descriptor, line.encode() + b"\n")
+                self._write(descriptor, line.encode() + b"\n")
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise RecordError(f"cannot write {path}: {error.strerror}") from error
+
+    def _write(self, descriptor: int, line: bytes) -> None:
+        """Write all of a line; the reserve is given up for it where the disk is full.
+
+        Of a line that does not fit, the kernel writes the part that does, and says so by the number
+        of bytes alone.
+        """
+        while line:
+            try:
+                line = line[os.write(descriptor, line) :]
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                try:
+                    (self.directory / _RESERVE).unlink()
+                except OSError:
+                    raise error from None
 
     def events(self, journal: str) -> list[dict[str, Any]]:
         """Return the events of a journal in the order they were written; damaged lines left out."""

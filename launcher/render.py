@@ -75,8 +75,10 @@ class Row:
             return None
         if self.status.ended is None:
             # Of a job that vanished, nobody knows when.
-            return None if self.status.has_ended else time.time() - self.status.started
-        return self.status.ended - self.status.started
+            if self.status.has_ended:
+                return None
+            return max(time.time() - self.status.started, 0.0)  # the node's clock may be ahead
+        return max(self.status.ended - self.status.started, 0.0)
 
     @property
     def shown_state(self) -> str:
@@ -89,8 +91,8 @@ class Row:
         """The file to look into: the stage's log, or the raw output where there is none."""
         if self.status.started is None:
             return "–"
-        written = self.log.exists() and self.log.stat().st_mtime >= self.status.started
-        return short_path(self.log if written else self.output)
+        # An earlier run's log was put aside, together with its output, when this one began.
+        return short_path(self.log if self.log.exists() else self.output)
 
     @property
     def results(self) -> dict[str, Any]:
@@ -110,7 +112,7 @@ class Row:
         """The stage's metadata; empty when this run has left none."""
         if self.status.started is None:
             return {}
-        return read_metadata(self.metadata, not_before=self.status.started)
+        return read_metadata(self.metadata, output_inode=self.status.output_inode)
 
 
 def launch_rows(records: LaunchRecords, cluster: Cluster | None = None) -> list[Row]:

@@ -13,20 +13,24 @@ from launcher.printable import harmless
 _PERCENT = ("WER", "CER", "TER", "SER", "EER", "PER")
 
 
-def read_metadata(path: Path, *, not_before: float) -> dict[str, Any]:
-    """Return a stage's metadata; empty when it is not there, not whole, or of an earlier run.
+def read_metadata(path: Path, *, output_inode: int | None) -> dict[str, Any]:
+    """Return a stage's metadata; empty when it is not there, not whole, or of another run.
+
+    A run is told by its output, never by times: the clocks of two nodes differ.
 
     Args:
         path: the metadata file.
-        not_before: when this run started, in seconds since the epoch.
+        output_inode: of the run's raw output; None where no record tells it.
     """
     try:
-        if path.stat().st_mtime < not_before:
-            return {}
         metadata = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
-    return metadata if isinstance(metadata, dict) else {}
+    if not isinstance(metadata, dict):
+        return {}
+    job = metadata.get("job")
+    written_by = job.get("output_inode") if isinstance(job, dict) else None
+    return metadata if output_inode in (None, written_by) else {}
 
 
 def figure_lines(results: Mapping[str, Any]) -> list[str]:

@@ -199,7 +199,7 @@ class _StageRun:
         stages = self.records.read_launch()["plan"]["stages"]
         others = {Path(stage["log_dir"]) for stage in stages} - {folder}
         recorded = read_metadata(
-            self.job.output.with_suffix(".metadata.json"), not_before=opened.st_mtime
+            self.job.output.with_suffix(".metadata.json"), output_inode=opened.st_ino
         )
         keeps = recorded.get("kept") is True and not (folder / "run.py").exists()
         since_ns = 0 if keeps else opened.st_ctime_ns

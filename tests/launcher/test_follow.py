@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import signal
@@ -218,10 +219,12 @@ def test_a_row_shows_the_files_of_its_own_run_under_their_number(records: Launch
     job = records.read_launch()["jobs"][0]
     output = Path(job["output"])
     output.write_text("mine")
-    records.append("prepare", "started", output_inode=output.stat().st_ino)
+    inode = output.stat().st_ino
+    records.append("prepare", "started", output_inode=inode)
     end(records, "prepare", "done")
     output.rename(output.with_name("prepare1.out"))
-    output.with_name("prepare1.metadata.json").write_text('{"results": {"steps": 1}}')
+    written = {"results": {"steps": 1}, "job": {"output_inode": inode}}
+    output.with_name("prepare1.metadata.json").write_text(json.dumps(written))
     output.write_text("of a later run")
     output.with_name("prepare.metadata.json").write_text('{"results": {"steps": 2}}')
     row = Row.of(job_status(records, "prepare"), job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -71,12 +72,15 @@ def test_failure_lines_of_a_crash_before_the_framework_speaks(tmp_path: Path) ->
 
 def test_metadata_of_an_earlier_run_are_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "measure.metadata.json"
-    assert read_metadata(path, not_before=0) == {}
-    path.write_text('{"results": {"test": {"WER": 3.0}}}')
-    assert read_metadata(path, not_before=0) == {"results": {"test": {"WER": 3.0}}}
-    assert read_metadata(path, not_before=path.stat().st_mtime + 1) == {}
-    path.write_text("[1]")
-    assert read_metadata(path, not_before=0) == {}
+    assert read_metadata(path, output_inode=7) == {}
+    written = {"results": {"test": {"WER": 3.0}}, "job": {"output_inode": 7}}
+    path.write_text(json.dumps(written))
+    assert read_metadata(path, output_inode=7) == written
+    assert read_metadata(path, output_inode=8) == {}
+    assert read_metadata(path, output_inode=None) == written
+    for other in ("[1]", "{", "{}", '{"job": 3}'):
+        path.write_text(other)
+        assert read_metadata(path, output_inode=7) == {}
 
 
 def test_figures_are_grouped_by_metric_and_rates_are_in_percent() -> None:

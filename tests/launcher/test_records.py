@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from launcher.errors import RecordError
 from launcher.process import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.status import chain_status, exit_reason, job_status
+from tests.cluster.faults.table import DISK_FULL
 
 JOB = {"stage": "fit", "output": "/fit.out", "log": "/fit.log", "metadata": "/fit.metadata.json"}
 
@@ -260,3 +262,33 @@ def test_what_a_job_process_said_last_is_its_reason(
     (records.directory / "submitit" / "7_0_log.out").write_text(f"Traceback\n{last}\n")
     reason = job_status(records, "fit").reason
     assert reason.startswith(f"its process is gone without a result: {how}")
+
+
+def fill(disk: Path) -> None:
+    with (disk / "filler").open("wb", buffering=0) as file:
+        for size in (4096, 1):
+            with suppress(OSError):
+                while file.write(bytes(size)) == size:
+                    pass
+
+
+@pytest.mark.faults(DISK_FULL)
+def test_the_last_words_have_room_on_a_full_disk(small_disk: Path) -> None:
+    records = LaunchRecords.create(small_disk / "one")
+    records.append("fit", "started", pad="x" * 5000)
+    fill(small_disk)
+    records.append("fit", "ended", state="failed", reason="x" * 5000, exit_code=1)  # in two blocks
+    events, num_damaged = records.events_and_damage("fit")
+    assert [(event["event"], num_damaged) for event in events] == [("started", 0), ("ended", 0)]
+    fill(small_disk)
+    with pytest.raises(RecordError, match="No space left"):
+        records.append("fit", "ended", state="failed", reason="x" * 9000, exit_code=1)
+    assert [event["event"] for event in records.events("fit")] == ["started", "ended"]
+
+
+@pytest.mark.faults(DISK_FULL)
+def test_a_launch_directory_that_has_no_room_is_not_left_half_made(small_disk: Path) -> None:
+    fill(small_disk)
+    with pytest.raises(RecordError, match=r"No space left.*launches_dir=PATH"):
+        LaunchRecords.create(small_disk / "one")
+    assert not (small_disk / "one").exists()

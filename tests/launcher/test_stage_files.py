@@ -404,7 +404,7 @@ def test_the_launcher_shows_a_stage_that_is_starting(tmp_path: Path) -> None:
     def row(state: str) -> Row:
         return Row.of(JobStatus("train", state, started=0.0, output_inode=job.inode), record)
 
-    assert read_metadata(job.file, not_before=0.0)["state"] == "starting"
+    assert read_metadata(job.file, output_inode=job.inode)["state"] == "starting"
     running = row("running")
     assert (running.results, running.message, running.shown_state) == ({}, "", "running")
     assert running.shown_log.endswith("train.out")
