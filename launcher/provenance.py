@@ -18,13 +18,14 @@ def git_state(folder: Path) -> dict[str, Any] | None:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace")
         except FileNotFoundError:
             return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        return done.stdout.rstrip() if done.returncode == 0 else None
 
     commit = ask("rev-parse", "HEAD")
     if commit is None:
         return None
-    changed = (ask("status", "--porcelain", "--untracked-files=no") or "").splitlines()
-    return {"commit": commit, "changed_files": [line[3:] for line in changed]}
+    asked = ("status", "--porcelain", "-z", "--no-renames", "--untracked-files=no")
+    changed = (ask(*asked) or "").rstrip("\0").split("\0")
+    return {"commit": commit, "changed_files": [each[3:] for each in changed if each]}
 
 
 def versions() -> dict[str, str]:

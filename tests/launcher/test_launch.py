@@ -237,7 +237,7 @@ def test_git_state(hostile_path: Path) -> None:
     (hostile_path / "a file").write_text("2")
     changed = git_state(hostile_path)
     assert changed is not None
-    assert len(changed["changed_files"]) == 1
+    assert changed["changed_files"] == ["a file"]
 
 
 def test_a_launch_that_cannot_be_written_leaves_nothing(recipe_dir: Path, small_disk: Path) -> None:
