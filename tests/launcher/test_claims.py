@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -113,8 +114,7 @@ def test_what_has_ended_holds_nothing(launch: Launch) -> None:
 
 def test_what_is_gone_holds_nothing(launch: Launch) -> None:
     claim(launch, CLUSTER, queue=False)
-    (launch.directory / "events").rmdir()
-    launch.directory.rmdir()
+    shutil.rmtree(launch.directory)
     second = another(launch, "second")
     claim(second, CLUSTER, queue=False)
     assert holders(launch) == [str(second.directory)]
