@@ -7,6 +7,7 @@ leave word of their end for it. srun ends all of them when one fails (``--kill-o
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,8 +16,18 @@ from typing import TYPE_CHECKING, Any
 from launcher import slurm_client
 from launcher.errors import LauncherError
 from launcher.out_of_memory import BEGINNING, ended_by_scheduler
+from launcher.printable import harmless
+from launcher.results import read_metadata
 from launcher.stage_job import Outcome
-from launcher.status import CANCELLED, DONE, FAILED, PENDING, cancel_requested, exit_reason
+from launcher.status import (
+    CANCELLED,
+    DONE,
+    FAILED,
+    PENDING,
+    cancel_requested,
+    exit_reason,
+    job_status,
+)
 
 if TYPE_CHECKING:
     from launcher.clusters.base import Allocation
@@ -25,6 +36,10 @@ if TYPE_CHECKING:
     from launcher.stop_request import StopRequest
 
 _RANK_ENDED = "rank_ended"
+# Why a job was put back into the queue, as its event has it.
+_TIME_LIMIT = "time_limit"
+# So ends a stage that listens to the warning.
+_SAVED_STATUS = 128 + signal.SIGUSR2
 _POLL_S = 0.2
 
 
@@ -100,13 +115,49 @@ def _as_slurm_says(
         reason = ended_by_scheduler(f"{told.reason}{how}", job.stage, asked)
         return replace(outcome, state=told.state, reason=reason)
     if outcome.state != CANCELLED:
-        return outcome
+        return _again(outcome, job, allocation, records, stop)
     if undone := _undone(_others(job.stage, allocation, records)):
         return undone
     by_whom = "ended by a signal that neither the launcher nor SLURM's queue sent"
     if allocation.num_nodes > 1:
         by_whom = "ended by srun: the process of another node is gone"
     return replace(outcome, state=FAILED, reason=f"{by_whom}{how}")
+
+
+def _again(
+    outcome: Outcome,
+    job: Job,
+    allocation: Allocation,
+    records: LaunchRecords,
+    stop: StopRequest,
+) -> Outcome:
+    """Have a stage go on in another run that saved its work when its time was nearly over.
+
+    One that did not, be it that it does not listen, would only begin anew each time.
+    """
+    settings = job.settings.cluster
+    if not (stop.time_is_up and outcome.exit_code == _SAVED_STATUS and allocation.rank == 0):
+        return outcome
+    saved = _what_was_saved(job, records)
+    before = sum(each.get("cause") == _TIME_LIMIT for each in records.events(job.stage))
+    if not saved or not settings.requeue or before >= settings.max_num_timeout:
+        return outcome
+    try:
+        slurm_client.requeue(os.environ["SLURM_JOB_ID"])
+    except LauncherError as error:
+        return replace(outcome, reason=f"{outcome.reason}; {error}")
+    runs = f"run {before + 2} of at most {settings.max_num_timeout + 1}"
+    reason = f"put back into the queue before its time limit, for {runs}: {saved}"
+    return replace(outcome, state=PENDING, reason=reason, cause=_TIME_LIMIT)
+
+
+def _what_was_saved(job: Job, records: LaunchRecords) -> str:
+    """Return what a stage that was interrupted says it has saved; empty when it says nothing."""
+    inode = job_status(records, job.stage).output_inode
+    metadata = read_metadata(job.output.with_suffix(".metadata.json"), output_inode=inode)
+    ending = metadata.get("exit")
+    message = ending.get("message") if isinstance(ending, dict) else None
+    return harmless(message) if isinstance(message, str) else ""
 
 
 def _put_back(told: slurm_client.Ending, job: Job, allocation: Allocation) -> slurm_client.Ending:

@@ -41,6 +41,7 @@ from launcher.status import job_status as recorded_status
 _LAST_WORDS_BYTES = 4096
 _KILL_PATIENCE_S = 5.0
 _POLL_S = 0.1
+_RESTARTS = b"SLURM_RESTART_COUNT="
 
 
 def main(argv: list[str]) -> int:
@@ -80,12 +81,19 @@ def kill_left(launch: str, job_id: str) -> None:
 
 
 def _carrying(variables: set[bytes]) -> list[int]:
-    """Return this user's processes that have these variables in their environment."""
+    """Return this user's processes that have these variables in their environment.
+
+    Those of another run of the job have the same ids, and another count of restarts.
+    """
     found = []
+    restarts = os.environb.get(b"SLURM_RESTART_COUNT")
+    own_restarts = [] if restarts is None else [_RESTARTS + restarts]
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended, or is another's
             environment = set((process / "environ").read_bytes().split(b"\0"))
-            if variables <= environment and process.stat().st_uid == os.getuid():
+            is_own = variables <= environment and process.stat().st_uid == os.getuid()
+            its_restarts = [each for each in environment if each.startswith(_RESTARTS)]
+            if is_own and its_restarts == own_restarts:
                 found.append(int(process.name))
     return [pid for pid in found if pid != os.getpid()]
 

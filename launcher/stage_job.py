@@ -36,6 +36,7 @@ from launcher.stage_files import OUTPUT_INODE, locate_output, open_output
 from launcher.stage_outputs import list_outputs, write_outputs
 from launcher.status import CANCELLED, DONE, FAILED, PENDING, cancel_requested, exit_reason
 from launcher.stop_request import StopRequest
+from launcher.succession import Succession
 from launcher.used import UseWatch
 
 if TYPE_CHECKING:
@@ -54,12 +55,14 @@ _OF_THE_JOB_PROCESS = re.compile(
 class Outcome:
     """How a job ended: the state to record, and the reason in words.
 
-    Pending is one that is to run again: it was put back into its queue.
+    Pending is one that is to run again: it was put back into its queue. ``cause`` says for what, in
+    a word, where that is counted.
     """
 
     state: str
     reason: str
     exit_code: int | None = None
+    cause: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class StageJob:
     ) -> None:
         told = {"reason": outcome.reason, "attempt": attempt, "used": used or None}
         if outcome.state == PENDING:
-            return records.append(self.job.stage, "requeued", **told)
+            return records.append(self.job.stage, "requeued", cause=outcome.cause, **told)
         records.append(
             self.job.stage, "ended", state=outcome.state, exit_code=outcome.exit_code, **told
         )
@@ -165,6 +168,13 @@ class _StageRun:
         if self.stop.requested:
             before = Outcome(CANCELLED, f"{self.stop.why} before it started")
             return settled(before, self.allocation)
+        attempt = self.allocation.restart_count
+        with Succession(self.records, self.job.stage, attempt, self.stop) as succession:
+            return self._run_in_turn(settled, succession)
+
+    def _run_in_turn(
+        self, settled: Callable[[Outcome, Allocation], Outcome], succession: Succession
+    ) -> Outcome:
         try:
             output = open_output(self.output)
         except OSError as error:
@@ -181,6 +191,7 @@ class _StageRun:
                     output_inode=inode,
                     attempt=self.allocation.restart_count,
                 )
+            succession.wait_for_earlier()
             metadata = JobMetadata(self.output, inode, self.launch_dir, self.job, self.allocation)
             outcome = settled(self._start_in(output, inode, metadata), self.allocation)
             if outcome.exit_code is None and outcome.state == FAILED:

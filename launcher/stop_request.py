@@ -37,6 +37,7 @@ class StopRequest:
         requested: whether it was.
         why: the first reason given; ``CANCELLED`` for a signal.
         warned: that the stage was told to save its work, in words; empty when it was not.
+        time_is_up: whether it was told so because its time is nearly over.
         kill_after_s: seconds from the wish to stop to SIGKILL, where whoever wishes it has less
             patience than the guard; None to leave it to that.
     """
@@ -45,6 +46,7 @@ class StopRequest:
         self.requested = False
         self.why = ""
         self.warned = ""
+        self.time_is_up = False
         self.kill_after_s: float | None = None
         self._in_foreground = in_foreground
         self._channel: Channel | None = None
@@ -90,9 +92,10 @@ class StopRequest:
         self.request()
         self._kill_soon()
 
-    def warn(self, how: str) -> None:
+    def warn(self, how: str, *, time_is_up: bool = False) -> None:
         """Let a stage that listens (to SIGUSR2) save its work; one that does not goes on."""
         self.warned = self.warned or how
+        self.time_is_up |= time_is_up
         self._tell(signal.SIGUSR2)
 
     def warn_on(self, signum: signal.Signals, how: str) -> None:

@@ -25,7 +25,7 @@ from launcher import slurm_client
 from launcher.clusters.base import Allocation, JobHandle, JobState
 from launcher.containers.base import Feature
 from launcher.errors import LauncherError
-from launcher.ranges import seconds
+from launcher.ranges import number, seconds
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.slurm_ending import settled
 from launcher.slurm_script import (
@@ -81,6 +81,8 @@ class Settings:
         setup: shell lines that the script runs before, such as ``module load``.
         kill_on_invalid_dep: have SLURM cancel what waits for a stage that failed.
         requeue: let SLURM run a stage again, under the same job id, when it took its nodes away.
+        max_num_timeout: how often a stage that saved its work when its time was nearly over is put
+            back into the queue to go on; 0 for never.
         signal_delay_s: seconds before the time limit at which a stage that listens is warned; in
             the last quarter of the time at the earliest.
         python: interpreter of the job process; the launcher's own when not set.
@@ -97,6 +99,7 @@ class Settings:
     setup: list[str] = field(default_factory=list)
     kill_on_invalid_dep: bool = True
     requeue: bool = True
+    max_num_timeout: int = number(3, least=0, most=1000)
     signal_delay_s: float = seconds(90, least=0, most=65535)
     python: str | None = None
 
@@ -162,7 +165,8 @@ def _on_warning(job: Job, records: LaunchRecords, stop: StopRequest) -> None:
     limit = "" if limit_min is None else f" of {limit_min:g} min"
     stop.warn(
         f"warned {delay_s:g} s before its time limit{limit}: run it again, and a training goes on "
-        f"from its checkpoint, or raise stages.{job.stage}.timeout_min"
+        f"from its checkpoint, or raise stages.{job.stage}.timeout_min",
+        time_is_up=True,
     )
 
 

@@ -306,6 +306,22 @@ class Site:
             launched.cancel()
 
 
+def step_daemons(slurm: Slurm, job_id: str, step: str = "") -> list[int]:
+    """Return the slurmstepds of a job, or of one step of it (``batch``, ``0``)."""
+    conf = os.fsencode(slurm.environment["SLURM_CONF"])
+    title = f"slurmstepd: [{job_id}.{step}"
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            is_it = (entry / "cmdline").read_bytes().startswith(title.encode())
+            # Each of the two SLURMs has a job of this number.
+            if is_it and conf in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
 def wrap_commands(folder: Path, **before: str) -> Path:
     """Return a folder for PATH, in which commands of SLURM's do something else first.
 

@@ -1,0 +1,42 @@
+"""SLURM's commands take too long: nothing is called failed for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.faults.table import SLURM_AWAY
+from tests.cluster.rehearsed import Slurm
+from tests.cluster.slurm_launches import Site, wrap_commands, write_recipe
+from tests.conftest import HOSTILE_NAME
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.fixture
+def site(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    made = Site(slurm, write_recipe(tmp_path / HOSTILE_NAME / "tiny" / "asr"))
+    yield made
+    made.close()
+
+
+@pytest.mark.faults(SLURM_AWAY)
+@pytest.mark.parametrize("slurm", ["accounting"], indirect=True)
+@pytest.mark.parametrize("command", ["squeue", "sacct"])
+def test_a_command_that_takes_too_long(
+    site: Site, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.slurm_client._QUERY_TIMEOUT_S", 1.0)
+    launch = site.launch("--stages", "train", "score", "cluster.sbatch.begin='now+1hour'")
+    path = wrap_commands(tmp_path, **{command: "sleep 30"})
+    if command == "sacct":  # it is asked for what squeue has forgotten
+        path = wrap_commands(tmp_path, squeue="echo 'Invalid job id specified' >&2; exit 1")
+    monkeypatch.setenv("PATH", f"{path}:{os.environ['PATH']}")
+    told = launch.status()
+    assert [each.state for each in told.values()] == ["pending", "pending"]
+    assert told["train"].reason == "the scheduler does not answer"
