@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import ConfigError
 from launcher.job_code import code_dir
+from launcher.slurm_daemons import SCRIPT_PARENT
 from launcher.slurm_options import check_srun_arguments, option_name
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def script_text(folder: Path, python: str, job: Job, experiment: str) -> str:
             *setup,
             f"export {python_path}",
             "export SUBMITIT_EXECUTOR=slurm",
+            f"export {SCRIPT_PARENT}=$PPID",
             f"{shlex.join([*srun, *srun_arguments(job), *job_process])} && exit",
             f"exec {epilogue} $?",
             "",

@@ -27,6 +27,7 @@ from launcher.containers.base import Feature
 from launcher.errors import LauncherError
 from launcher.ranges import number, seconds
 from launcher.records import LAUNCH, LaunchRecords
+from launcher.slurm_daemons import StepDaemons
 from launcher.slurm_ending import settled
 from launcher.slurm_script import (
     WARNING_SIGNAL,
@@ -109,6 +110,11 @@ def allocation(
     job: Job, records: LaunchRecords, stop: StopRequest
 ) -> Iterator[Allocation | Outcome]:
     """Tell what SLURM gave to this job on this node, by what it says in the environment."""
+    with StepDaemons(stop):
+        yield _allocated(job, records, stop)
+
+
+def _allocated(job: Job, records: LaunchRecords, stop: StopRequest) -> Allocation | Outcome:
     kill_wait_s = slurm_client.kill_wait_s()
     if kill_wait_s is not None:
         stop.kill_after_s = max(kill_wait_s - _TO_RECORD_S, _TO_RECORD_S / 2)
@@ -117,8 +123,7 @@ def allocation(
     if cancel_requested(records, job.stage):
         stop.request()  # it was asked to before it listened
     if undone := _upstream_undone(job, records, stop):
-        yield undone
-        return
+        return undone
     environ = os.environ
     gpus = environ.get("SLURM_STEP_GPUS") or environ.get("SLURM_JOB_GPUS") or ""
     visible = environ.get("CUDA_VISIBLE_DEVICES") if gpus else None
@@ -134,7 +139,7 @@ def allocation(
         "gpus": gpus.split(",") if gpus else [],
         "master_port": _FIRST_PORT + int(environ["SLURM_JOB_ID"]) % _NUM_PORTS,
     }
-    yield Allocation(
+    return Allocation(
         node=environ.get("SLURMD_NODENAME") or os.uname().nodename,
         gpus=tuple(gpus.split(",")) if gpus else (),
         visible_gpus=tuple(visible.split(",")) if visible else None,
