@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from launcher.records import LaunchRecords
     from launcher.view import LaunchView
 
-_REDRAW_S = 2.0
-
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
@@ -80,6 +78,7 @@ def watch(records: LaunchRecords, console: Console) -> int:
 def _watch_live(records: LaunchRecords, console: Console) -> LaunchView:
     from rich.live import Live
 
+    from launcher.follow import ASK_EVERY_S
     from launcher.reach import look
     from launcher.status_table import status_table
 
@@ -88,11 +87,12 @@ def _watch_live(records: LaunchRecords, console: Console) -> LaunchView:
             table = status_table(view, width=console.width - 1)
             table.append(f"\n{view.in_words}; Ctrl-C ends the watching, not the launch", "dim")
             live.update(table, refresh=True)
-            time.sleep(_REDRAW_S)
+            time.sleep(ASK_EVERY_S)
     return view
 
 
 def _watch_lines(records: LaunchRecords, console: Console) -> LaunchView:
+    from launcher.follow import ASK_EVERY_S
     from launcher.reach import look
 
     shown: list[tuple[str, str]] = []
@@ -101,7 +101,7 @@ def _watch_lines(records: LaunchRecords, console: Console) -> LaunchView:
         if told != shown:
             shown = told
             print(f"{time.strftime('%H:%M:%S')}  {view.in_words}", flush=True)
-        time.sleep(_REDRAW_S)
+        time.sleep(ASK_EVERY_S)
     return view
 
 
