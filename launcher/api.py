@@ -46,6 +46,7 @@ __all__ = [
     "reproduce",
     "rerun",
     "resume",
+    "shell",
     "status",
     "wait",
 ]
@@ -322,6 +323,34 @@ def doctor(
         job=job,
         verify=verify,
     )
+
+
+def shell(
+    stage: str,
+    command: Sequence[str],
+    launch: LaunchRecords | Path | str | None = None,
+    *,
+    recipe: Path | str | None = None,
+) -> int:
+    """Run a command as a stage is run: same image, mounts, environment, GPUs; return its status.
+
+    Args:
+        stage: its name.
+        command: what to run.
+        launch: the launch.
+        recipe: where the latest launch is looked for.
+
+    Raises:
+        LauncherError: it cannot be started.
+    """
+    import subprocess
+
+    from launcher.shell import plan_shell
+
+    plan = plan_shell(find(launch, recipe=recipe), stage, command, has_terminal=False)
+    if not plan.line:
+        return plan.run()
+    return subprocess.run(plan.line, env=dict(plan.environment), check=False).returncode
 
 
 def _submit(

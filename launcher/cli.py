@@ -184,6 +184,10 @@ def _run(command_line: list[str]) -> int:
 def _on_launch(command: str, arguments: list[str]) -> int:
     from importlib import import_module
 
+    module = import_module(f"launcher.commands.{command}")
+    is_split = getattr(module, "TAKES_COMMAND", False) and "--" in arguments
+    end = arguments.index("--") if is_split else len(arguments)
     # Words before and after an option are one list (`resume LAUNCH --follow key=value`).
-    options = command_parser(command).parse_intermixed_args(arguments)
-    return int(import_module(f"launcher.commands.{command}").run(options))
+    options = command_parser(command).parse_intermixed_args(arguments[:end])
+    options.command = arguments[end + 1 :]
+    return int(module.run(options))

@@ -124,7 +124,11 @@ def _allocated(job: Job, records: LaunchRecords, stop: StopRequest) -> Allocatio
         stop.request()  # it was asked to before it listened
     if undone := _upstream_undone(job, records, stop):
         return undone
-    environ = os.environ
+    return granted(os.environ)
+
+
+def granted(environ: Mapping[str, str]) -> Allocation:
+    """Return what SLURM gave to a process of a step, by its environment."""
     gpus = environ.get("SLURM_STEP_GPUS") or environ.get("SLURM_JOB_GPUS") or ""
     visible = environ.get("CUDA_VISIBLE_DEVICES") if gpus else None
     nodes = _parse_node_list(environ["SLURM_JOB_NODELIST"])

@@ -50,6 +50,10 @@ COMMANDS = {
         "[LAUNCH] [--recipe DIR] [--output FILE]",
         "write a launch as one HTML file: timeline, figures, curves, what was used",
     ),
+    "shell": (
+        "STAGE [LAUNCH] [--recipe DIR] [--dry-run] [-- COMMAND …]",
+        "a shell, or a command, in the image, mounts, environment and GPUs of a stage",
+    ),
     "clean": (
         "[--older-than 30d] [--keep N] [--recipe DIR]\n[--yes] [--dry-run]",
         "remove old launch directories and what killed jobs have left",
