@@ -16,15 +16,14 @@ its own for good outlives the job, unless its guard or its job process ends it. 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from launcher import guard, slurm_client, stage_files
+from launcher import slurm_client, stage_files
 from launcher.errors import LauncherError, RecordError
+from launcher.leftovers import carrying, end_left
 from launcher.out_of_memory import ended_by_scheduler
 from launcher.records import LaunchRecords
 from launcher.status import (
@@ -39,8 +38,6 @@ from launcher.status import (
 from launcher.status import job_status as recorded_status
 
 _LAST_WORDS_BYTES = 4096
-_KILL_PATIENCE_S = 5.0
-_POLL_S = 0.1
 _RESTARTS = b"SLURM_RESTART_COUNT="
 
 
@@ -70,39 +67,18 @@ def kill_left(launch: str, job_id: str) -> None:
     A stage whose guard is still there is left to that one for as long as it may take.
     """
     own = {os.fsencode(f"LAUNCHER_LAUNCH_ID={launch}"), os.fsencode(f"SLURM_JOB_ID={job_id}")}
-    guarded_until = time.monotonic() + guard.MAX_GRACE_WITHOUT_JOB_S + 1
-    give_up = guarded_until + _KILL_PATIENCE_S
-    while (left := _carrying(own)) and time.monotonic() < give_up:
-        if time.monotonic() > guarded_until or not any(map(_is_guard, left)):
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        time.sleep(_POLL_S)
-
-
-def _carrying(variables: set[bytes]) -> list[int]:
-    """Return this user's processes that have these variables in their environment.
-
-    Those of another run of the job have the same ids, and another count of restarts.
-    """
-    found = []
     restarts = os.environb.get(b"SLURM_RESTART_COUNT")
     own_restarts = [] if restarts is None else [_RESTARTS + restarts]
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended, or is another's
-            environment = set((process / "environ").read_bytes().split(b"\0"))
-            is_own = variables <= environment and process.stat().st_uid == os.getuid()
-            its_restarts = [each for each in environment if each.startswith(_RESTARTS)]
-            if is_own and its_restarts == own_restarts:
-                found.append(int(process.name))
-    return [pid for pid in found if pid != os.getpid()]
 
+    def left() -> list[int]:
+        # Those of another run of the job have the same ids, and another count of restarts.
+        return [
+            pid
+            for pid, environment in carrying(own).items()
+            if [each for each in environment if each.startswith(_RESTARTS)] == own_restarts
+        ]
 
-def _is_guard(pid: int) -> bool:
-    with suppress(OSError):
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return any(each.endswith(b"/guard.py") for each in arguments[:3])
-    return False
+    end_left(left, ask=False)
 
 
 def _close(records: LaunchRecords, status: JobStatus, srun_status: int) -> None:

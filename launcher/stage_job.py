@@ -24,6 +24,7 @@ from launcher.container_run import container_run
 from launcher.containers.base import Container, ContainerRun, Feature, ImageFormat
 from launcher.errors import LauncherError, RecordError, StageFailed
 from launcher.job_metadata import JobMetadata
+from launcher.lost_daemon import daemon_went_away, end_what_it_left
 from launcher.mount_targets import held_targets
 from launcher.out_of_memory import out_of_memory
 from launcher.output import last_failure
@@ -281,16 +282,25 @@ class _StageRun:
             self.used = watch.used
         except OSError as error:
             return Outcome(FAILED, f"cannot start {command[0]}: {error.strerror}")
+        gone = None
         if exit_code != 0:
+            gone = self._daemon_went_away(run, output, exit_code)
             self.container.remove(run.name)
         if run.terminal and exit_code == 128 + signal.SIGINT and not self.stop.requested:
             return Outcome(CANCELLED, "interrupted by Ctrl-C", exit_code)
         outcome = _outcome(exit_code, self.stop)
         if outcome.state == FAILED and not self.stop.why:
-            return replace(
-                outcome, reason=self._out_of_memory(run, output, exit_code) or outcome.reason
-            )
+            reason = gone or self._out_of_memory(run, output, exit_code)
+            return replace(outcome, reason=reason or outcome.reason)
         return outcome
+
+    def _daemon_went_away(self, run: ContainerRun, output: IO[bytes], exit_code: int) -> str | None:
+        inode = os.fstat(output.fileno()).st_ino
+        lines = last_failure(locate_output(self.output, inode) or self.output)
+        gone = None if self.stop.requested else daemon_went_away(self.container, exit_code, lines)
+        if gone is not None:
+            end_what_it_left(run, inode)
+        return gone
 
     def _out_of_memory(self, run: ContainerRun, output: IO[bytes], exit_code: int) -> str | None:
         inode = os.fstat(output.fileno()).st_ino
