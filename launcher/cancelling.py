@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from launcher.clusters.base import NamedCluster, SweepingCluster
 from launcher.launches import cluster_and_grace
+from launcher.private import check_unwritten
 from launcher.status import PENDING, RUNNING, chain_status, job_status
 from launcher.submission import cancel
 
@@ -63,6 +64,7 @@ def start_cancelling(
     Raises:
         LauncherError: the cluster of the launch cannot be reached from here.
     """
+    check_unwritten(records.directory)
     cluster, stop_grace_s = cluster_and_grace(records)
     if isinstance(cluster, NamedCluster) and not all(
         status.has_ended for status in chain_status(records)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Ignored by a process that does not ask for it. Slurm sends the warning to every process of a job,
 # and submitit's own choice, SIGUSR2, kills those that do not expect it.
 WARNING_SIGNAL = "URG"
+# The module that checks what a job loads, and loads it.
+JOB_PROCESS = "launcher.job_process"
 # The module that has the last word on a job that failed.
 EPILOGUE = "launcher.slurm_epilogue"
 # Of the time limit, what is left when a stage is warned: a stage of minutes has to do something.
@@ -131,7 +133,7 @@ def script_text(folder: Path, python: str, job: Job, experiment: str) -> str:
         ]
         setup += [*settings.setup, "setup_is_done=yes", back]
     srun = ["srun", "--unbuffered", "--open-mode=append", "--output=%j_%t_log.out"]
-    job_process = [python, "-u", "-m", "submitit.core._submit", "/proc/self/cwd"]
+    job_process = [python, "-u", "-m", JOB_PROCESS, "/proc/self/cwd"]
     return "\n".join(
         [
             "#!/bin/bash",

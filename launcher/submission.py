@@ -136,6 +136,7 @@ def _submit_jobs(launch: Launch, cluster: Cluster, records: LaunchRecords) -> No
                 stage=job.stage,
                 job_id=handle.job_id,
                 process=handle.process.to_record() if handle.process else None,
+                pickle_sha256=handle.pickle_sha256,
             )
             submitted.append(job.stage)
         doing = f"release {all_stages[0]}"

@@ -22,10 +22,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class JobHandle:
-    """A submitted job: the cluster's id of it, and its process where that is on this host."""
+    """A submitted job.
+
+    Attributes:
+        job_id: the cluster's id of it.
+        process: its process, where that is on this host.
+        pickle_sha256: digest of what the job loads; None where it loads nothing.
+    """
 
     job_id: str
     process: ProcessId | None = None
+    pickle_sha256: str | None = None
 
 
 @dataclass(frozen=True)

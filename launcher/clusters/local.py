@@ -25,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 import submitit
 from submitit.local.local import LocalJob
 
-from launcher import local_controller, local_gpus, lost_job
+from launcher import job_process, local_controller, local_gpus, lost_job
 from launcher.clusters.base import Allocation, JobHandle, JobState
 from launcher.containers.base import Feature
 from launcher.errors import ConfigError, LauncherError, RecordError
 from launcher.job_code import python_path
+from launcher.private import sha256
 from launcher.process import ProcessId
 from launcher.ranges import seconds
 from launcher.records import LAUNCH, LaunchRecords
@@ -201,7 +202,7 @@ class DetachedExecutor(submitit.LocalExecutor):
     @property
     def _submitit_command_str(self) -> str:
         folder = shlex.quote(str(self._folder_in_job))
-        return f"{self.python} -u -m submitit.core._submit {folder}"
+        return f"{self.python} -u -m {job_process.__name__} {folder}"
 
     def _submit_command(self, command: str) -> LocalJob[Any]:
         # As submitit.local.local.start_controller (1.5.4), but in a session of its own, holding no
@@ -264,7 +265,8 @@ class LocalCluster:
         self._executor.update_parameters(name=f"{launch.experiment}.{job.stage}")
         submitted = self._executor.submit(StageJob(records.directory, job))
         submitted.paths.submitted_pickle.chmod(0o600)
-        return JobHandle(submitted.job_id, ProcessId.of(int(submitted.job_id)))
+        digest = sha256(submitted.paths.submitted_pickle)
+        return JobHandle(submitted.job_id, ProcessId.of(int(submitted.job_id)), digest)
 
     def release(self, records: LaunchRecords) -> None:
         """Jobs look at the record themselves."""

@@ -25,6 +25,7 @@ from launcher import slurm_client
 from launcher.clusters.base import Allocation, JobHandle, JobState
 from launcher.containers.base import Feature
 from launcher.errors import LauncherError
+from launcher.private import sha256
 from launcher.ranges import number, seconds
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.slurm_daemons import StepDaemons
@@ -279,7 +280,7 @@ class SlurmCluster:
             raise LauncherError(str(error)) from error
         submitted.paths.submitted_pickle.chmod(0o600)
         self._ids[job.stage] = submitted.job_id
-        return JobHandle(submitted.job_id)
+        return JobHandle(submitted.job_id, None, sha256(submitted.paths.submitted_pickle))
 
     def release(self, records: LaunchRecords) -> None:
         """Release the first job, which was submitted held."""
