@@ -20,6 +20,7 @@ STANDARD_CONFIGS = {
     "inference": ("--inference_config", "--infer_config"),
     "metrics": ("--metrics_config", "--metric_config"),
 }
+_STAGES_ABBREVIATED = {"--st", "--sta", "--stag", "--stage"}
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 
 
@@ -141,9 +142,17 @@ def recipe_arguments(given: Sequence[str], recipe: Recipe, *, working_dir: Path)
     Each of the standard configs that was not given is the recipe's own, where it has one. They come
     first: what was given in a way that is not seen here (an abbreviated flag) still has the last
     word. A relative path that exists in the working directory is passed as an absolute one.
+
+    Raises:
+        UsageError: ``--stages`` is abbreviated, which run.py would take, of each job, for its own.
     """
     defaults: list[str] = []
     flags_given = {argument.partition("=")[0] for argument in given}
+    for flag in flags_given & _STAGES_ABBREVIATED:
+        raise UsageError(
+            f"{flag} is short for --stages, and each job would run all of them. "
+            "Write it out: --stages STAGE …"
+        )
     for role, flags in STANDARD_CONFIGS.items():
         config = f"conf/{role}.yaml"
         if flags_given.isdisjoint(flags) and (recipe.directory / config).is_file():

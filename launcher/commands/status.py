@@ -107,7 +107,10 @@ def _watch_lines(records: LaunchRecords, console: Console) -> LaunchView:
 
 def show(view: LaunchView, console: Console) -> None:
     """Print a launch: what it is, its stages, their figures, and why one has failed."""
+    from launcher.launches import command_on
+    from launcher.records import LaunchRecords
     from launcher.render import short_path
+    from launcher.status import CANCELLED, FAILED
     from launcher.status_table import status_table
     from launcher.summary import show_more, width_of
 
@@ -116,3 +119,5 @@ def show(view: LaunchView, console: Console) -> None:
         print(f"  {said}")
     console.print(status_table(view, width=width_of(console)), end="", soft_wrap=True)
     show_more([stage.row for stage in view.stages], console)
+    if view.has_ended and view.state in (FAILED, CANCELLED):
+        print(f"\nTo go on from it: {command_on('resume', LaunchRecords(view.directory))}")

@@ -62,6 +62,7 @@ def test_split_arguments(
         (["stop_grace_s=soon"], "'stop_grace_s=soon': stop_grace_s is 'soon'; it is to be"),
         (["cluster.poll_s=[1"], "is not a setting"),
         (["launches_dir='~nosuchuser/x'"], "launches_dir=~nosuchuser/x: Could not determine home"),
+        (["--stage", "fit", "score"], "--stage is short for --stages, and each job would run all"),
         (["--recipe", "nowhere"], "nowhere is not a recipe: no such folder"),
         (["sttaus"], "there is no command 'sttaus'. Did you mean 'status'?"),
         (["train", "--dry-run"], "there is no command 'train'. Commands: run, status"),

@@ -55,6 +55,7 @@ def build_parser(stages: Sequence[str]) -> argparse.ArgumentParser:
     """
     default = [stage for stage in stages if stage in DEFAULT_STAGES] or list(stages)
     parser = argparse.ArgumentParser(
+        allow_abbrev=False,  # an abbreviated flag is not seen by what starts run.py for each stage
         description="Run stages of this recipe, in their canonical order.",
         epilog=f"Stages, in order: {', '.join(stages)}.",
     )
