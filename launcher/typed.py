@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
 
-_SAID = "python -m launcher"
+# Not where a command stands with its interpreter's path already.
+_SAID = re.compile(r"(?<![\w/.-])python -m launcher")
 
 
 def as_typed(text: str) -> str:
@@ -15,11 +17,11 @@ def as_typed(text: str) -> str:
 
     Outside of the environment, ``python`` is another one, which has no launcher.
     """
-    if _SAID not in text or shutil.which("python") == sys.executable:
+    if not _SAID.search(text) or shutil.which("python") == sys.executable:
         return text
     try:
         below = os.path.relpath(sys.executable)
     except OSError:  # the working directory is gone
         below = ".."
     python = sys.executable if below.startswith("..") else below
-    return text.replace(_SAID, f"{shlex.quote(python)} -m launcher")
+    return _SAID.sub(lambda _: f"{shlex.quote(python)} -m launcher", text)

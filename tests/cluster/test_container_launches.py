@@ -28,6 +28,7 @@ from tests.cluster.image_fixtures import CpuImage
 from tests.cluster.rehearsed import Rehearsal, Slurm
 from tests.cluster.slurm_launches import until, write_recipe
 from tests.conftest import HOSTILE_NAME
+from tests.launcher.test_local import disclaim
 
 pytestmark = pytest.mark.cluster
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -185,15 +186,17 @@ def test_editing_while_a_job_waits_changes_nothing(launches: Launches, tmp_path:
 
 def test_a_stage_sees_the_gpus_of_its_job_and_no_others(launches: Launches, slurm: Slurm) -> None:
     """Podman with CDI over the fake devices; the ids are those that SLURM allocated."""
-    records = [
-        launches.launch(
-            *("--cluster", "slurm", "--container", "podman", "--stages", "report"),
-            *("resources.gpus_per_node=2", "cluster.sbatch.nodelist=n2", "image=cpu"),
-            setting("env.TINY_GATE", launches.recipe / "exp" / "gate"),
-            f"launch_name=gpus{number}",
+    records = []
+    for number in range(2):
+        records.append(
+            launches.launch(
+                *("--cluster", "slurm", "--container", "podman", "--stages", "report"),
+                *("resources.gpus_per_node=2", "cluster.sbatch.nodelist=n2", "image=cpu"),
+                setting("env.TINY_GATE", launches.recipe / "exp" / "gate"),
+                f"launch_name=gpus{number}",
+            )
         )
-        for number in range(2)
-    ]
+        disclaim(launches.recipe)
     # The second of the two starts while the first holds its pair: that the ids differ is the point.
     until(lambda: all(each.events("report") for each in records), 60, "that both begin")
     launches.recipe.joinpath("exp", "gate").touch()

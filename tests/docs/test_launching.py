@@ -69,6 +69,7 @@ def test_every_command_is_in_a_section_that_a_test_types() -> None:
         "On this machine",
         "One stage in this terminal",
         "SLURM",  # tests/cluster/test_launching_document.py
+        "One launch per folder",
     ]
 
 
@@ -94,3 +95,12 @@ def test_one_stage_in_this_terminal(workplace: Path) -> None:
     assert "─ collect_stats ─" in shown
     assert re.search("^collect_stats +done", shown, re.MULTILINE)
     assert (workplace / RECIPE / "exp" / "training" / "stats" / "collect_stats.out").is_file()
+
+
+@pytest.mark.slow
+def test_one_launch_per_folder(workplace: Path) -> None:
+    for command in commands("One launch per folder"):
+        type_command(command, workplace)
+    made = sorted((workplace / RECIPE / ".launches").iterdir())
+    for launch in made:
+        type_command(f"python -m launcher wait {shlex.quote(str(launch))}", workplace)

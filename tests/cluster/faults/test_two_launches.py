@@ -107,8 +107,9 @@ def test_on_slurm_one_is_refused_or_queued_behind_all_that_is_left(site: Site) -
     depends = second.scontrol("report")["Dependency"]
     asked = [f"afterany:{first.ids[stage]}" for stage in first.stages]
     assert re.findall(r"afterany:\d+", depends) == asked
-    assert second.status()["report"].reason == "waits for launch first"
-    assert third.status()["report"].reason == "waits for launch first, second"
+    for queued, behind in ((second, "first"), (third, "first, second")):
+        # SLURM says so once it has looked at the job.
+        until(lambda: queued.status()["report"].reason == f"waits for launch {behind}", 30)  # noqa: B023
     assert third.scontrol("report")["JobState"] == "PENDING"
     claimed = json.loads((site.recipe / "exp" / "tiny" / CLAIM).read_text())
     assert [Path(each["launch"]).name for each in claimed["holders"]] == [
