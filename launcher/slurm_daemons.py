@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from launcher import slurm_client
+from launcher.errors import LauncherError
 from launcher.process import ProcessId
 from launcher.stop_request import StopRequest
 
@@ -49,7 +51,7 @@ class StepDaemons:
     ) -> None:
         self._left.set()
         if os.getppid() != self._parent or self._is_lost():
-            slurm_client.cancel(os.environ["SLURM_JOB_ID"], force=False)
+            _cancel_unless_ending()
 
     def _watch(self) -> None:
         while not self._left.wait(_POLL_S):
@@ -58,6 +60,18 @@ class StepDaemons:
 
     def _is_lost(self) -> bool:
         return self._of_script is not None and not self._of_script.is_alive()
+
+
+def _cancel_unless_ending() -> None:
+    """Cancel this job, unless SLURM itself is ending it: then its daemons end in their own time.
+
+    One that is put back into the queue has the same id, and would be cancelled there.
+    """
+    job_id = os.environ["SLURM_JOB_ID"]
+    restart_count = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    with suppress(LauncherError):  # SLURM does not answer, and would not take it either
+        if slurm_client.ending(job_id, restart_count) is None:
+            slurm_client.cancel(job_id, force=False)
 
 
 def _script_daemon() -> ProcessId | None:
