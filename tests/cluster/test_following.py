@@ -65,6 +65,7 @@ def test_the_output_of_a_stage_that_is_put_back_is_followed_into_its_next_run(
         env=site.environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        bufsize=0,  # communicate() would not know of what readline() has read ahead
     )
     try:
         assert following.stdout is not None
