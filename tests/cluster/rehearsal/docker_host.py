@@ -19,9 +19,12 @@ def docker_answers() -> bool:
 
 def bring_up_dockerd(state: State) -> bool:
     """Start dockerd if none answers; a daemon of the host's is used as it is."""
-    if running_pid(state, "dockerd") is None and docker_answers():
+    is_up = running_pid(state, "dockerd") is not None
+    if not is_up and docker_answers():
         return False
     folder = make_folder(state.run / "docker", mode=0o711)
+    if not is_up:  # a daemon that was killed leaves its number, which it would believe to be alive
+        (folder / "pid").unlink(missing_ok=True)
     conf = state.conf / "dockerd.json"
     write(conf, "{}\n")  # or it reads the host's
     dockerd = Daemon(
