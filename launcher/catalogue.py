@@ -85,7 +85,8 @@ def entries(recipe: str | None, *, working_dir: Path) -> list[Entry]:
     Raises:
         LauncherError: there is no such recipe, or its settings cannot be read.
     """
-    return [_entry(records) for records in launches_of(recipe, working_dir=working_dir)]
+    found = launches_of(recipe, working_dir=working_dir, with_damaged=True)
+    return [_entry(records) for records in found]
 
 
 def _entry(records: LaunchRecords) -> Entry:

@@ -38,13 +38,18 @@ def launches_folder(recipe: str | None, *, working_dir: Path) -> Path:
     return launches_dir(found, load_config({}, [], recipe_dir=found.directory))
 
 
-def launches_in(folder: Path, recipe_dir: Path | None = None) -> list[LaunchRecords]:
-    """Return the launches of a folder, the latest last; those of one recipe, where it is given."""
+def launches_in(
+    folder: Path, recipe_dir: Path | None = None, *, with_damaged: bool = False
+) -> list[LaunchRecords]:
+    """Return the launches of a folder, the latest last; those of one recipe, where it is given.
+
+    With ``with_damaged`` there are also those of which the recipe cannot be told.
+    """
     told = [(_created_and_recipe(path), path.parent) for path in folder.glob("*/launch.json")]
     return [
         LaunchRecords(directory)
         for (_, recipe), directory in sorted(told, key=lambda each: (each[0][0], each[1]))
-        if recipe_dir is None or recipe == str(recipe_dir)
+        if recipe_dir is None or recipe == str(recipe_dir) or (with_damaged and recipe is None)
     ]
 
 
@@ -86,7 +91,9 @@ def find_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> 
     return launches[-1]
 
 
-def launches_of(recipe: str | None, *, working_dir: Path) -> list[LaunchRecords]:
+def launches_of(
+    recipe: str | None, *, working_dir: Path, with_damaged: bool = False
+) -> list[LaunchRecords]:
     """Return the launches of the recipe that is named or that the working directory is.
 
     Where it is neither, those of all recipes that keep their launches with the default one. The
@@ -98,7 +105,7 @@ def launches_of(recipe: str | None, *, working_dir: Path) -> list[LaunchRecords]
     folder = launches_folder(recipe, working_dir=working_dir)
     is_chosen = recipe is not None or (working_dir / "run.py").is_file()
     chosen = find_recipe(recipe, working_dir=working_dir).directory if is_chosen else None
-    return launches_in(folder, chosen)
+    return launches_in(folder, chosen, with_damaged=with_damaged)
 
 
 def find_open_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> LaunchRecords:

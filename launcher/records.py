@@ -159,9 +159,10 @@ class LaunchRecords:
         line = json.dumps({"time": time.time(), "event": event, **fields})
         path = self._journal(journal)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             try:
-                self._write(descriptor, line.encode() + b"\n")
+                begin = b"\n" if _is_cut_short(descriptor) else b""
+                self._write(descriptor, begin + line.encode() + b"\n")
             finally:
                 os.close(descriptor)
         except OSError as error:
@@ -228,6 +229,12 @@ class LaunchRecords:
 
     def _journal(self, journal: str) -> Path:
         return self.directory / "events" / f"{journal}.jsonl"
+
+
+def _is_cut_short(descriptor: int) -> bool:
+    """Tell whether a crash left half a line, to which the next would be glued, and lost as well."""
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
 
 
 def _private(path: str, flags: int) -> int:

@@ -28,6 +28,7 @@ from launcher.fingerprint import (
 from launcher.launch import Job, Launch
 from launcher.launches import cluster_and_grace
 from launcher.prepare import Prepared, prepare
+from launcher.private import check_unwritten
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.render import short_path
 from launcher.request import LaunchRequest
@@ -206,6 +207,7 @@ def ended_chain(records: LaunchRecords) -> list[JobStatus]:
     Raises:
         UsageError: one has not, or another launch that goes on from it.
     """
+    check_unwritten(records.directory)
     cluster, _ = cluster_and_grace(records)
     chain = chain_status(records, cluster)
     for successor in successors(records):

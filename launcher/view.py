@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import status as states
+from launcher.errors import RecordError
 from launcher.output import failure_lines
+from launcher.private import check_unwritten
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.render import Row
 from launcher.status import JobStatus, chain_status, exit_signal
@@ -238,13 +240,22 @@ def _stage_view(
 
 
 def _damage(records: LaunchRecords, record: Mapping[str, Any]) -> list[str]:
-    told = []
+    told = _open_to_others(records)
     for journal in (LAUNCH, *(str(job["stage"]) for job in record["jobs"])):
         _, num_damaged = records.events_and_damage(journal)
         if num_damaged:
             lines = "1 line that is" if num_damaged == 1 else f"{num_damaged} lines that are"
             told.append(f"events/{journal}.jsonl has {lines} damaged and passed over")
     return told
+
+
+def _open_to_others(records: LaunchRecords) -> list[str]:
+    """Say that others may have written what is shown."""
+    try:
+        check_unwritten(records.directory)
+    except RecordError as error:
+        return [str(error)]
+    return []
 
 
 def _inner(record: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
