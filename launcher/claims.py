@@ -16,11 +16,13 @@ the file system has no locks, by the one name that only one of them can make.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import getpass
 import json
 import os
 import socket
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -152,6 +154,7 @@ def claim(launch: Launch, cluster: Cluster, *, queue: bool) -> Launch:
         folders = [each for each in folders_of(launch) if _is_writable(each)]
         for folder in folders:  # in one order everywhere, so that two cannot wait for each other
             stack.enter_context(_locked(folder))
+        there = {folder: os.path.lexists(folder / CLAIM) for folder in folders}
         found = {folder: _read(folder) for folder in folders}
         holders = {each.directory: each for held in found.values() for each in held}
         standings = {directory: _standing(holder) for directory, holder in holders.items()}
@@ -167,7 +170,7 @@ def claim(launch: Launch, cluster: Cluster, *, queue: bool) -> Launch:
         written: list[Path] = []
         try:
             for folder, held in still_open.items():
-                _write(folder, [*held, own], is_new=not found[folder])
+                _write(folder, [*held, own], is_new=not there[folder])
                 written.append(folder)
         except BaseException:
             for folder in written:
@@ -267,7 +270,7 @@ def _check_queue(
 def _read(folder: Path) -> list[Holder]:
     path = folder / CLAIM
     try:
-        record = json.loads(path.read_bytes())
+        record = json.loads(_bytes_of(path))
         return [Holder.from_record(each) for each in record["holders"]]
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -277,6 +280,18 @@ def _read(folder: Path) -> list[Holder]:
             f"{type(error).__name__}: {error}. If none does, remove it and type the command once "
             "more."
         ) from error
+
+
+def _bytes_of(path: Path) -> bytes:
+    """Read a file that may be anything: a pipe of that name would be waited for."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _write(folder: Path, holders: Sequence[Holder], *, is_new: bool) -> None:

@@ -165,15 +165,21 @@ def _start(file: IO[bytes], num_lines: int | None) -> int:
     """Return where the last lines of a file begin."""
     if num_lines is None:
         return 0
-    position, lines = file.seek(0, os.SEEK_END), [b""]
-    while position > 0 and len(lines) <= num_lines + 1:
+    position = end = file.seek(0, os.SEEK_END)
+    file.seek(max(end - 1, 0))
+    wanted = num_lines + (file.read(1) == b"\n")  # after the last line break there is no line
+    while position > 0 and wanted > 0:
         size = min(_CHUNK_BYTES, position)
         position -= size
         file.seek(position)
-        lines = (file.read(size) + b"\n".join(lines)).split(b"\n")
-    num_wanted = num_lines + (lines[-1] == b"")  # after the last line break there is none
-    left_out = lines[: max(len(lines) - num_wanted, 0)]
-    return position + sum(len(line) + 1 for line in left_out)
+        part = file.read(size)
+        if (found := part.count(b"\n")) >= wanted:
+            index = len(part)
+            for _ in range(wanted):
+                index = part.rindex(b"\n", 0, index)
+            return position + index + 1
+        wanted -= found
+    return position if wanted else end
 
 
 class _Printer:

@@ -36,7 +36,9 @@ def report(records: LaunchRecords, *, output: Path | None = None) -> Path:
     from launcher.report.data import Report
     from launcher.report.page import page
 
-    output = records.directory / FILE_NAME if output is None else output
+    output = (records.directory / FILE_NAME if output is None else output).resolve()
+    if output.exists() and not output.is_file():  # a device of that name would be gone
+        raise RecordError(f"{output} is no regular file. Choose another with --output FILE.")
     text = page(Report.of(records, look(records), output.parent.absolute()))
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:

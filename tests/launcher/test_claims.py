@@ -254,3 +254,23 @@ def test_a_full_disk_leaves_no_claim(launch: Launch, small_disk: Path) -> None:
     with pytest.raises(RecordError, match="No space left on device"):
         claim(full, CLUSTER, queue=False)
     assert [each.name for each in folder.iterdir()] == [".launch.claim.lock"]
+
+
+@pytest.mark.parametrize("what", ["nobody", "a link to nothing"])
+def test_a_claim_that_names_nobody_holds_nothing(launch: Launch, what: str) -> None:
+    for folder in folders_of(launch):
+        folder.mkdir(parents=True, exist_ok=True)
+        if what == "nobody":
+            (folder / CLAIM).write_text('{"holders": []}')
+        else:
+            (folder / CLAIM).symlink_to("/nonexistent")
+    claim(launch, CLUSTER, queue=False)
+    assert (folders_of(launch)[0] / CLAIM).is_file()
+
+
+def test_a_pipe_in_place_of_a_claim_is_refused_at_once(launch: Launch) -> None:
+    folder = folders_of(launch)[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(folder / CLAIM)
+    with pytest.raises(ClaimError, match="it is no regular file"):
+        claim(launch, CLUSTER, queue=False)

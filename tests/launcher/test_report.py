@@ -103,7 +103,11 @@ class Site:
     def end(self, stage: str, at: float, state: str, reason: str = "", **metadata: Any) -> None:
         code = 0 if state == "done" else 1
         self.event(stage, at, "ended", state=state, reason=reason, exit_code=code)
-        metadata = {"state": state, **metadata}
+        output = self.folder / f"{stage}.out"
+        job = metadata.pop("job", {})
+        if output.exists():  # by which the metadata is known for this run's
+            job = {**job, "output_inode": output.stat().st_ino}
+        metadata = {"state": state, "job": job, **metadata}
         (self.folder / f"{stage}.metadata.json").write_text(json.dumps(metadata))
 
     def page(self) -> tuple[str, Page]:
