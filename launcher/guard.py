@@ -1,9 +1,9 @@
 """First process of a stage: ``guard.py GRACE_S COMMAND…``. It needs only the standard library.
 
 With ``--terminal`` before GRACE_S, standard input is a terminal's, the command's own: whoever
-typed it stands at the other end, and what is said of standard input below does not hold. With
-``--used FILE`` after that, what the command used is measured (``meter.py``, which lies beside this
-file), and left there.
+typed it stands at the other end, and what is said of standard input below does not hold. It holds
+for a named pipe, where ``--orders PIPE`` after that names one. With ``--used FILE`` after these,
+what the command used is measured (``meter.py``, which lies beside this file), and left there.
 
 The guard starts the command in a session of its own and sees to it that nothing of it is left when
 the job is over, whichever way it ends:
@@ -57,6 +57,8 @@ def main(argv: list[str]) -> int:
     """Run ``argv[1:]`` and return its exit status."""
     in_terminal = argv[0] == "--terminal"
     argv = argv[in_terminal:]
+    pipe = argv[1] if argv[0] == "--orders" else None
+    argv = argv if pipe is None else argv[2:]
     used = Path(argv[1]) if argv[0] == "--used" else None
     grace_s, *command = argv if used is None else argv[2:]
     adopt_orphans()
@@ -65,8 +67,9 @@ def main(argv: list[str]) -> int:
     orders: int | None
     try:
         if in_terminal:
+            orders = None if pipe is None else os.open(pipe, os.O_RDONLY | os.O_CLOEXEC)
             child = start_in_foreground(command)
-            kind, orders = TerminalSupervisor, None
+            kind = TerminalSupervisor
         else:
             child = subprocess.Popen(
                 command,

@@ -37,7 +37,7 @@ from launcher.printable import harmless
 
 SCHEMA = 1
 LAUNCH = "launch"
-_RESERVE, _RESERVE_BYTES = "reserve", 32 * 1024
+RESERVE, _RESERVE_BYTES = "reserve", 32 * 1024
 _JOB_FIELDS = ("stage", "output", "log", "metadata")
 _NUMBER, _OPTIONAL_NUMBER = (int, float), (int, type(None))
 # What an event has to have to be a whole one.
@@ -104,7 +104,7 @@ class LaunchRecords:
             ) from error
         try:
             (directory / "events").mkdir(mode=0o700)
-            with open(directory / _RESERVE, "xb", opener=_private) as reserve:
+            with open(directory / RESERVE, "xb", opener=_private) as reserve:
                 reserve.write(os.urandom(_RESERVE_BYTES))  # zeros may take up no room
         except OSError as error:
             shutil.rmtree(directory, ignore_errors=True)  # nothing half-written
@@ -181,7 +181,7 @@ class LaunchRecords:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
                 try:
-                    (self.directory / _RESERVE).unlink()
+                    (self.directory / RESERVE).unlink()
                 except OSError:
                     raise error from None
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,15 +18,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-from launcher import guard, registry, terminal
+from launcher import guard, meter, registry, terminal
 from launcher.clusters import local, slurm
 from launcher.clusters.base import Allocation
 from launcher.container_run import container_run
-from launcher.containers.base import Container, ContainerRun, ImageFormat
+from launcher.containers.base import INSIDE, Container, ContainerRun, ImageFormat, Mount
 from launcher.errors import LauncherError
 from launcher.images.pin import VerifiedImage
 from launcher.launch import SHELL_LABEL, Job
 from launcher.mount_targets import held_targets
+from launcher.mounts import in_order
 from launcher.process import ProcessId
 from launcher.recorded_job import recorded_job
 from launcher.records import LaunchRecords
@@ -37,6 +39,7 @@ from launcher.stop_request import StopRequest
 
 # With the image's own bash, where it has one.
 SHELL = ("/bin/sh", "-c", "command -v bash >/dev/null && exec bash -i; exec sh -i")
+_PIPE = "orders"
 _NAME_LENGTH = 180  # of the 255 that a runtime takes
 
 
@@ -141,7 +144,7 @@ class _Shell:
         if not job.run.command or job.run.command == SHELL:
             print(f"launcher: {where(job, self.allocation, image)}; exit ends it", file=sys.stderr)
         sys.stderr.flush()
-        with held_targets(run.mounts), self._scratch(run):
+        with held_targets(run.mounts), self._scratch(run), self._heard(run) as run:
             try:
                 status = self._exit_status(run)
             except OSError as error:
@@ -160,6 +163,31 @@ class _Shell:
     def _scratch(self, run: ContainerRun) -> AbstractContextManager[object]:
         in_file = self.container.image_format in (ImageFormat.SIF, ImageFormat.SQSH)
         return scratch(run.name) if in_file else nullcontext()
+
+    @contextmanager
+    def _heard(self, run: ContainerRun) -> Iterator[ContainerRun]:
+        """Have the guard of a container with a terminal hear of it when this process is gone.
+
+        Not even by SIGKILL, with which SLURM ends all processes of a step whose srun was killed,
+        does a daemon hear of it. The pipe lies beside a guard that knows of it: the launch may be
+        of an older launcher.
+        """
+        if not run.terminal or self.container.image_format is not ImageFormat.OCI:
+            yield run
+            return
+        with scratch(f"{run.name}.inside") as folder:
+            for file in (guard, meter):
+                shutil.copy(str(file.__file__), folder)
+            pipe = folder / _PIPE
+            os.mkfifo(pipe, 0o600)
+            # Open for both, it waits for no reader; its end comes when this process is gone.
+            descriptor = os.open(pipe, os.O_RDWR | os.O_CLOEXEC)
+            mounts = [each for each in run.mounts if each.target != INSIDE]
+            mounts.append(Mount(folder, INSIDE, read_only=True))
+            try:
+                yield replace(run, mounts=in_order(mounts), orders=INSIDE / _PIPE)
+            finally:
+                os.close(descriptor)
 
     def _exit_status(self, run: ContainerRun) -> int:
         command = self.container.command(run)

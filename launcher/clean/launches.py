@@ -12,14 +12,21 @@ from typing import Any
 from launcher.clean.leftover import REMOVING, Leftover, is_own_folder, room_of
 from launcher.clusters.base import NamedCluster
 from launcher.errors import LauncherError, RecordError
+from launcher.fingerprint import CONFIGS_FILE
+from launcher.job_code import CODE_DIR
+from launcher.launch import HOME_DIR, INSIDE_DIR, SNAPSHOT_DIR
 from launcher.launches import cluster_and_grace
-from launcher.records import LAUNCH, LaunchRecords
+from launcher.records import LAUNCH, RESERVE, LaunchRecords
+from launcher.stage_outputs import OUTPUTS_DIR
 from launcher.status import chain_status
 
 # What a launcher makes before it writes launch.json. One that was killed leaves no more than that.
-_OF_A_SUBMISSION = {
-    *("events", "inside", "home", "code", "snapshot", "outputs", "submitit", ".launch.json.tmp")
-}
+_OF_A_SUBMISSION = frozenset(
+    {
+        *("events", "submitit", ".launch.json.tmp", RESERVE, CONFIGS_FILE),
+        *(CODE_DIR, HOME_DIR, INSIDE_DIR, OUTPUTS_DIR, SNAPSHOT_DIR),
+    }
+)
 # A launcher that is still copying the code is not disturbed.
 _SUBMISSION_MAX_S = 24 * 3600.0
 

@@ -80,6 +80,8 @@ class ContainerRun:
         stop_grace_s: seconds between SIGTERM and SIGKILL.
         guard: file of the guard on the host, for a stage that runs there.
         terminal: whether standard input and output are a terminal.
+        orders: named pipe, as the container sees it, whose end tells the guard that whoever is at
+            that terminal is gone. A client that is killed tells its daemon nothing of the kind.
         used: file in which the guard is to leave what the stage used, see ``meter.py``.
     """
 
@@ -103,6 +105,7 @@ class ContainerRun:
     stop_grace_s: float = 10.0
     guard: Path = Path(guard.__file__)
     terminal: bool = False
+    orders: Path | None = None
     used: Path | None = None
 
 
@@ -184,6 +187,7 @@ def guarded(run: ContainerRun, interpreter: str) -> list[str]:
     standard library.
     """
     options = ["--terminal"] if run.terminal else []
+    options += ["--orders", str(run.orders)] if run.orders is not None else []
     guard_command = [interpreter, "-IS", str(INSIDE / "guard.py"), *options]
     return [*guard_command, *guard_arguments(run)]
 

@@ -25,7 +25,7 @@ def test_the_commands(tmp_path: Path) -> None:
     blocks = re.findall(r"^```sh\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
     commands = [line for block in blocks for line in block.splitlines()]
     shown = [type_command(line, folder) for line in commands]
-    _, waited, status, told, listed, logs, cancelled, completion = shown
+    _, waited, status, told, listed, logs, cancelled, completion, doctor, clean = shown
     for table in (waited, status):
         assert re.search("^train_tokenizer +done", table, re.MULTILINE)
     assert json.loads(told)["state"] == "done"
@@ -33,6 +33,8 @@ def test_the_commands(tmp_path: Path) -> None:
     assert 1 <= logs.count("\n") <= 5
     assert "train_tokenizer had ended already" in cancelled
     assert completion.startswith("# Completion of")
+    assert doctor.splitlines()[-1].startswith("0 fail")
+    assert "nothing to remove" in clean or "can be removed" in clean
 
 
 def test_every_field_of_the_json_is_named(tmp_path: Path) -> None:

@@ -318,8 +318,9 @@ def terminal(tmp_path: Path):
     """Start a command under a guard in a terminal; return a person at it."""
     persons: list[Person] = []
 
-    def start_in_terminal(*command: str, grace_s: float = 5) -> Person:
-        guarded = [sys.executable, guard.__file__, "--terminal", str(grace_s), *command]
+    def start_in_terminal(*command: str, grace_s: float = 5, orders: Path | None = None) -> Person:
+        pipe = [] if orders is None else ["--orders", str(orders)]
+        guarded = [sys.executable, guard.__file__, "--terminal", *pipe, str(grace_s), *command]
         persons.append(Person(guarded, cwd=tmp_path, env=dict(os.environ)))
         return persons[-1]
 
@@ -346,6 +347,36 @@ def test_in_a_terminal_keys_are_the_commands(terminal, tmp_path: Path) -> None:
         (tmp_path / "stopping").unlink()
     (tmp_path / "end").touch()
     assert person.leaves() == 2
+
+
+def test_in_a_terminal_the_end_of_its_orders_ends_the_whole_family(
+    terminal, tmp_path: Path
+) -> None:
+    pipe, listing = tmp_path / "orders", tmp_path / "pids"
+    os.mkfifo(pipe, 0o600)
+    hold = [sys.executable, "-c", "import os, sys, time; os.open(sys.argv[1], 2); time.sleep(60)"]
+    with subprocess.Popen([*hold, str(pipe)]) as holder:
+        person = terminal(sys.executable, "-c", FAMILY, str(listing), orders=pipe)
+        until(listing.exists)
+        pids = list(map(int, listing.read_text().split()))
+        assert person.process.poll() is None
+        holder.kill()  # which no handler sees
+    assert person.leaves() == 128 + signal.SIGTERM
+    assert not any(map(runs, pids))
+
+
+def test_in_a_terminal_orders_are_signals(terminal, tmp_path: Path) -> None:
+    pipe = tmp_path / "orders"
+    os.mkfifo(pipe, 0o600)
+    descriptor = os.open(pipe, os.O_RDWR)
+    person = terminal(sys.executable, "-c", "print('up', input())", orders=pipe)
+    person.enter("now")
+    person.reads("up now")
+    assert person.leaves() == 0
+    person = terminal("sleep", "60", orders=pipe)
+    os.write(descriptor, bytes([signal.SIGKILL]))
+    assert person.leaves() == 128 + signal.SIGKILL
+    os.close(descriptor)
 
 
 def test_in_a_terminal_a_signal_stops_the_whole_family(terminal, tmp_path: Path) -> None:

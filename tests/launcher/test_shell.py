@@ -58,7 +58,10 @@ def test_without_a_terminal_a_command_is_needed(
     assert (done.returncode, "of one stage" in done.stderr) == (2, True)
 
 
-def test_the_recorded_job_is_the_one_that_was_submitted(launched: LaunchRecords) -> None:
+def test_the_recorded_job_is_the_one_that_was_submitted(
+    launched: LaunchRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))  # which a stage on the host inherits
     recorded = {job["stage"]: job for job in launched.read_launch()["jobs"]}
     again = recorded_job(launched, "fit").to_record()
     for name in ("working_dir", "resources", "container", "mounts", "secrets"):
