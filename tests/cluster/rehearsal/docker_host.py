@@ -23,8 +23,9 @@ def bring_up_dockerd(state: State) -> bool:
     if not is_up and docker_answers():
         return False
     folder = make_folder(state.run / "docker", mode=0o711)
-    if not is_up:  # a daemon that was killed leaves its number, which it would believe to be alive
-        (folder / "pid").unlink(missing_ok=True)
+    if not is_up:  # who was killed leaves a number, and is believed to live until it is reaped
+        for stale in (folder / "pid", folder / "containerd" / "containerd.pid"):
+            stale.unlink(missing_ok=True)
     conf = state.conf / "dockerd.json"
     write(conf, "{}\n")  # or it reads the host's
     dockerd = Daemon(
