@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.faults.table import SLURM_AWAY
-from tests.cluster.rehearsed import Slurm
-from tests.cluster.slurm_launches import Site, wrap_commands, write_recipe
-from tests.conftest import HOSTILE_NAME
+from tests.cluster.slurm_launches import Site, wrap_commands
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-
-
-@pytest.fixture
-def site(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for name, value in slurm.environment.items():
-        monkeypatch.setenv(name, value)
-    made = Site(slurm, write_recipe(tmp_path / HOSTILE_NAME / "tiny" / "asr"))
-    yield made
-    made.close()
 
 
 @pytest.mark.faults(SLURM_AWAY)
