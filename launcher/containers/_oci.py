@@ -100,19 +100,6 @@ def _found(record: dict[str, Any], *, is_own_store: bool) -> FoundContainer:
     )
 
 
-def enter_command(run: ContainerRun) -> list[str]:
-    """Return the words of ``exec`` that both understand."""
-    return [
-        "exec",
-        "--interactive",
-        *(["--tty"] if run.terminal else []),
-        f"--workdir={run.working_dir}",
-        *environment_options(run),
-        run.name,
-        *run.command,
-    ]
-
-
 def sorted_mounts(mounts: Sequence[Mount]) -> list[Mount]:
     """Return mounts in their order, but each before those below it."""
     return sorted(mounts, key=lambda mount: len(mount.target.parts))

@@ -176,9 +176,6 @@ class LabelledContainers(Protocol):
             LauncherError: it does not answer.
         """
 
-    def enter(self, run: ContainerRun) -> list[str]:
-        """Return the command that runs ``run.command`` in the running container ``run.name``."""
-
 
 def guarded(run: ContainerRun, interpreter: str) -> list[str]:
     """Return what runs inside a container: the command under the guard, its entry process.

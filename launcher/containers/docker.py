@@ -22,7 +22,6 @@ from launcher.containers._client import (
     watched,
 )
 from launcher.containers._oci import (
-    enter_command,
     environment_options,
     found_containers,
     image_and_command,
@@ -129,11 +128,6 @@ class Docker:
     def labelled(self, label: str) -> list[FoundContainer]:
         """Return the containers that have a label."""
         return found_containers(self._ask, label, is_own_store=self.settings.rootless)
-
-    def enter(self, run: ContainerRun) -> list[str]:
-        """Return the line of ``docker exec``."""
-        settings = self.settings
-        return [settings.executable, *settings.global_options, *enter_command(run)]
 
     def _user(self, run: ContainerRun) -> list[str]:
         if self.settings.rootless:

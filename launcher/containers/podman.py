@@ -21,7 +21,6 @@ from launcher.containers._client import (
     watched,
 )
 from launcher.containers._oci import (
-    enter_command,
     environment_options,
     found_containers,
     image_and_command,
@@ -111,11 +110,6 @@ class Podman:
     def labelled(self, label: str) -> list[FoundContainer]:
         """Return the containers that have a label."""
         return found_containers(self._ask, label, is_own_store=True)
-
-    def enter(self, run: ContainerRun) -> list[str]:
-        """Return the line of ``podman exec``."""
-        settings = self.settings
-        return [settings.executable, *settings.global_options, *enter_command(run)]
 
     def _unmapped(self) -> str | None:
         """Say so when a rootless Podman has no subordinate ids: the user's own is then root's."""
