@@ -27,7 +27,7 @@ def report(records: LaunchRecords, *, output: Path | None = None) -> Path:
 
     Args:
         records: of the launch.
-        output: the file; ``report.html`` in the launch directory when None.
+        output: the file; ``report.html`` in the launch directory when None. It is returned as given.
 
     Raises:
         RecordError: the launch cannot be read, or the file not written.
@@ -36,9 +36,10 @@ def report(records: LaunchRecords, *, output: Path | None = None) -> Path:
     from launcher.report.data import Report
     from launcher.report.page import page
 
-    output = (records.directory / FILE_NAME if output is None else output).resolve()
+    asked = records.directory / FILE_NAME if output is None else output
+    output = asked.resolve()
     if output.exists() and not output.is_file():  # a device of that name would be gone
-        raise RecordError(f"{output} is no regular file. Choose another with --output FILE.")
+        raise RecordError(f"{asked} is no regular file. Choose another with --output FILE.")
     text = page(Report.of(records, look(records), output.parent.absolute()))
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
@@ -49,6 +50,6 @@ def report(records: LaunchRecords, *, output: Path | None = None) -> Path:
         with suppress(OSError):
             temporary.unlink()
         raise RecordError(
-            f"cannot write {output}: {error.strerror}. Choose another file with --output FILE."
+            f"cannot write {asked}: {error.strerror}. Choose another file with --output FILE."
         ) from error
-    return output
+    return asked
