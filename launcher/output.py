@@ -28,18 +28,8 @@ def last_line(path: Path) -> str:
     Of a progress bar, which rewrites its line with carriage returns, it is the latest state. What a
     stage logs of itself before it begins (command line, host, configs) is passed over.
     """
-    said = ""
-    skipping = False
-    for line in _tail(path, _TAIL_BYTES):
-        head = _RECORD_HEAD.match(line)
-        if head is not None:
-            skipping = head["file"] == _METADATA_FILE and line[head.end() :].startswith(_CONFIG)
-            if head["file"] == _METADATA_FILE:
-                continue
-        message = (line[head.end() :] if head else line).strip()
-        if message and not skipping:
-            said = message
-    return said
+    said = _said(_tail(path, _TAIL_BYTES))
+    return said[-1].strip() if said else ""
 
 
 def without_log_records(text: str) -> str:
@@ -69,14 +59,15 @@ def last_failure(path: Path) -> list[str]:
     """Return the last lines of a failed stage's output that say why it failed.
 
     They begin at the framework's FAILED line, else at the last traceback, else they are simply the
-    last ones.
+    last ones that say something.
     """
     lines = _tail(path, _TAIL_BYTES)
     starts = [number for number, line in enumerate(lines) if _ENDING.search(line)] or [
         number for number, line in enumerate(lines) if line.startswith("Traceback (most recent")
     ]
-    told = lines[starts[-1] :] if starts else lines[-_MAX_REASON_LINES:]
-    return [_RECORD_HEAD.sub("", line) for line in told if line.strip()]
+    if not starts:
+        return _said(lines)[-_MAX_REASON_LINES:]
+    return [_RECORD_HEAD.sub("", line) for line in lines[starts[-1] :] if line.strip()]
 
 
 def for_terminal(text: str) -> str:
@@ -85,6 +76,25 @@ def for_terminal(text: str) -> str:
     Carriage returns stay, by which a progress bar rewrites its line.
     """
     return "\r".join(harmless(_TERMINAL_CODES.sub("", part)) for part in text.split("\r"))
+
+
+def _said(lines: list[str]) -> list[str]:
+    """Return the lines with something to say, without the heads of log records.
+
+    What a stage logs of itself before it begins (command line, host, configs) is left out.
+    """
+    said = []
+    skipping = False
+    for line in lines:
+        head = _RECORD_HEAD.match(line)
+        if head is not None:
+            skipping = head["file"] == _METADATA_FILE and line[head.end() :].startswith(_CONFIG)
+            if head["file"] == _METADATA_FILE:
+                continue
+        message = line[head.end() :] if head else line
+        if message.strip() and not skipping:
+            said.append(message)
+    return said
 
 
 def _tail(path: Path, num_bytes: int) -> list[str]:

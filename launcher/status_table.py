@@ -58,9 +58,11 @@ def status_table(view: LaunchView, *, width: int) -> Text:
                 f"not bold {style}" if column == 1 else "not bold",
             )
             text.append(_GAP)
+        if said and fits:
+            text.append(said, "not bold")
         text.rstrip()
-        if said:
-            text.append(f"{_GAP if fits else chr(10) + _INDENT}{said}", "not bold")
+        if said and not fits:
+            text.append(f"\n{_INDENT}{said}", "not bold")
         text.append("\n")
     return text
 

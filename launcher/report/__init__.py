@@ -27,7 +27,7 @@ def report(records: LaunchRecords, *, output: Path | None = None) -> Path:
 
     Args:
         records: of the launch.
-        output: the file; ``report.html`` in the launch directory when None. It is returned as given.
+        output: the file, returned as given; ``report.html`` in the launch directory when None.
 
     Raises:
         RecordError: the launch cannot be read, or the file not written.

@@ -6,7 +6,6 @@ import itertools
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -17,12 +16,12 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.checkouts import REPOSITORY, make_checkout
 from tests.cluster.image_fixtures import CpuImage
 from tests.cluster.rehearsed import Rehearsal, Slurm
 from tests.conftest import lacks
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-REPOSITORY = Path(__file__).parents[2]
 STAGES = ("create_dataset", "train_tokenizer", "collect_stats", "train", "infer", "measure")
 # A tenth of the quick training: the digits are mostly recognised, and the figures are figures.
 SHORT = "defaults: [training_quick]\nexp_tag: {name}\ntrainer: {{max_steps: {steps}}}\n"
@@ -96,17 +95,8 @@ class Checkout:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory, cpu_image: CpuImage) -> Checkout:
-    """Return a clone with what is in this tree, committed or not."""
-    root = tmp_path_factory.mktemp("a checkout") / "espnet3 launcher"
-    list_files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(list_files, cwd=REPOSITORY, check=True, capture_output=True).stdout
-    for name in filter(None, os.fsdecode(listed).split("\0")):
-        if (REPOSITORY / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, root / name)
-    identity = ["-c", "user.name=n", "-c", "user.email=e"]
-    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-qm", "all"]):
-        subprocess.run(["git", *command], cwd=root, check=True)
+    """Return a checkout with what is in this tree, committed or not."""
+    root = make_checkout(tmp_path_factory.mktemp("a checkout") / "espnet3 launcher")
     shared = Path(os.environ.get("SHARED_DATA", REPOSITORY.parent / "shared"))
     archive = Path(os.environ.get("FSDD_ARCHIVE", shared / "data" / "fsdd.tar.xz"))
     if not archive.exists():

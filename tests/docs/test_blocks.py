@@ -1,7 +1,8 @@
 """Every block of the documents is run by something: no command stands there unproved.
 
-``RUN_BY`` says by page and section which test runs its ``sh`` and ``python`` blocks. A command of a
-README may also be a step of continuous integration, or stand in a page whose commands are run.
+``RUN_BY`` says by page and section which test runs its ``sh`` and ``python`` blocks, and those of
+``text`` that show a session, where commands stand after ``$``. A command of a README may also be a
+step of continuous integration, or stand in a page whose commands are run.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ RUN_BY = {
         "On this machine": "tests/docs/test_quickstart.py::test_on_this_machine",
         "On a cluster": "tests/cluster/test_quickstart.py::test_on_a_cluster",
     },
+    "docs/recording.md": {
+        _ALL: "tests/cluster/test_recording.py::test_the_page_is_what_terminals_show"
+    },
     "docs/rehearsal.md": {_ALL: "tests/cluster/test_rehearsal.py::test_the_document_is_right"},
     "docs/report.md": {_ALL: "tests/docs/test_report.py::test_the_report"},
     "docs/resuming.md": {_ALL: "tests/docs/test_resuming.py::test_resuming"},
@@ -52,7 +56,8 @@ RUN_BY = {
         "Add a stage, add a recipe": "tests/docs/test_quickstart.py::test_the_readmes_stage",
     },
     "egs3/fsdd/asr/README.md": {
-        "Run it": "tests/e2e/test_fsdd.py::test_the_figure_of_an_unseen_speaker_is_reported"
+        "The data": "tests/e2e/test_fsdd.py::test_digits_are_recognised_and_unchanged_stages_kept",
+        "Run it": "tests/e2e/test_fsdd.py::test_the_figure_of_an_unseen_speaker_is_reported",
     },
 }
 # Wrappers of pytest itself: what each selects is held by tests/launcher/test_make.py.
@@ -76,6 +81,11 @@ def documents() -> list[Path]:
     return sorted([*pages, *(REPOSITORY / name for name in own)])
 
 
+def is_code(block: Block) -> bool:
+    is_session = block.language == "text" and block.content.startswith("$ ")
+    return (block.language in ("sh", "python") or is_session) and not block.title
+
+
 def blocks() -> list[Block]:
     found = []
     for path in documents():
@@ -94,7 +104,7 @@ def blocks() -> list[Block]:
 
 
 BLOCKS = blocks()
-CODE = [each for each in BLOCKS if each.language in ("sh", "python") and not each.title]
+CODE = [each for each in BLOCKS if is_code(each)]
 
 
 def is_run(block: Block) -> bool:
@@ -127,6 +137,9 @@ def test_a_block_that_nothing_runs_is_found() -> None:
     assert not is_run(Block("docs/new.md", "New", "sh", None, "python -m launcher new\n"))
     assert not is_run(Block("docs/launching.md", "Secrets", "sh", None, "make run\nmake x\n"))
     assert is_run(Block("docs/new.md", "New", "sh", None, "make run\n"))
+    session = Block("docs/new.md", "New", "text", None, "$ python -m launcher\nlaunch\n")
+    assert is_code(session)
+    assert not is_run(session)
 
 
 def test_blocks_are_of_languages_with_a_meaning_and_can_be_read() -> None:

@@ -70,6 +70,12 @@ def test_failure_lines_of_a_crash_before_the_framework_speaks(tmp_path: Path) ->
     assert failure_lines(path)[-1] == "Killed"
 
 
+def test_failure_lines_of_a_stage_that_was_killed_are_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "train.out"
+    path.write_text(f"{CONFIG}c: x\na: 1\n{BLOCK}Python 3.11\n{HEAD}step 80 of 240\n  a note\n")
+    assert failure_lines(path) == ["step 80 of 240", "  a note"]
+
+
 def test_metadata_of_an_earlier_run_are_not_shown(tmp_path: Path) -> None:
     path = tmp_path / "measure.metadata.json"
     assert read_metadata(path, output_inode=7) == {}

@@ -11,6 +11,7 @@ import pytest
 
 from launcher.clusters.base import JobState
 from launcher.records import LAUNCH, LaunchRecords
+from launcher.status_table import status_table
 from launcher.view import LaunchView
 
 CHAIN = ("prepare", "fit", "score")
@@ -78,6 +79,20 @@ def test_what_is_told_of_a_stage(records: LaunchRecords) -> None:
     assert (fit["state"], fit["queue_s"], fit["log"]) == ("skipped", None, None)
     assert (told["experiment"], told["cluster"], told["has_ended"]) == ("tiny", "slurm", True)
     assert json.loads(json.dumps(told)) == told
+
+
+def test_what_is_said_of_a_stage_stands_in_its_column(records: LaunchRecords) -> None:
+    records.append("prepare", "started", host="n7", attempt=0)
+    end(records, "prepare", "failed", 1)
+    head, *rows = status_table(LaunchView.of(records), width=1000).plain.splitlines()
+    begin = head.index("log")
+    assert rows[0][begin:].endswith("prepare.out")
+    assert [row[begin:] for row in rows[1:]] == ["prepare failed", "prepare failed"]
+    assert not any(row[begin - 1].strip() for row in rows)
+    assert not any(row.endswith(" ") for row in (head, *rows))
+    narrow = status_table(LaunchView.of(records), width=40).plain.splitlines()
+    assert narrow[2].strip().endswith("prepare.out")
+    assert [narrow[4], narrow[6]] == ["    2 CPUs  prepare failed"] * 2
 
 
 @pytest.mark.parametrize(
