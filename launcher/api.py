@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from launcher.catalogue import Entry
+    from launcher.again.continued import Continued
+    from launcher.again.request import LaunchRequest
+    from launcher.again.resume import Verdict
     from launcher.clean.cleaning import Cleaned, Cleaning
-    from launcher.continued import Continued
+    from launcher.display.catalogue import Entry
     from launcher.doctor.finding import Finding
     from launcher.prepare import Prepared
     from launcher.records import LaunchRecords
-    from launcher.request import LaunchRequest
-    from launcher.resume import Verdict
     from launcher.view import LaunchView
 
 __all__ = [
@@ -77,14 +77,14 @@ def status(
     Raises:
         RecordError: its record cannot be read.
     """
-    from launcher.reach import look
+    from launcher.launches.reach import look
 
     return look(find(launch, recipe=recipe))
 
 
 def list_launches(*, recipe: Path | str | None = None) -> list[Entry]:
     """Return the launches of a recipe, the latest last; damaged ones say so."""
-    from launcher.catalogue import entries
+    from launcher.display.catalogue import entries
 
     return entries(_text(recipe), working_dir=Path.cwd())
 
@@ -140,7 +140,7 @@ def cancel(
     Raises:
         LauncherError: the cluster of the launch cannot be reached from here.
     """
-    from launcher.cancelling import start_cancelling
+    from launcher.launches.cancelling import start_cancelling
 
     records = find(launch, recipe=recipe)
     start_cancelling(records, stages, force=force).wait()
@@ -155,7 +155,7 @@ def explain(
     Raises:
         LauncherError: what it was asked for cannot be had any more.
     """
-    from launcher import resume as resuming
+    from launcher.again import resume as resuming
 
     return resuming.explain(find(launch, recipe=recipe))
 
@@ -181,7 +181,7 @@ def resume(
     Raises:
         LauncherError: the launch has not ended, or cannot be gone on from.
     """
-    from launcher.resume import plan_resume
+    from launcher.again.resume import plan_resume
 
     made = plan_resume(find(launch, recipe=recipe), keep=keep, settings=settings)
     if not made.runs:
@@ -211,7 +211,7 @@ def rerun(
     Raises:
         LauncherError: the launch has not ended, or a stage before this one is not done.
     """
-    from launcher.resume import plan_rerun
+    from launcher.again.resume import plan_rerun
 
     earlier = find(launch, recipe=recipe)
     made = plan_rerun(earlier, stage, downstream=downstream, settings=settings)
@@ -236,7 +236,7 @@ def reproduce(
     Raises:
         LauncherError: something is not to be had any more, or would not be as it was.
     """
-    from launcher.reproduce import plan_reproduction
+    from launcher.again.reproduce import plan_reproduction
 
     made = plan_reproduction(find(launch, recipe=recipe))
     if not anyway:

@@ -162,11 +162,11 @@ def _meant(passed_on: Sequence[str], refusal: str) -> str:
 def _run(command_line: list[str]) -> int:
     options, settings, passed_on = split_arguments(command_line)
 
+    from launcher.again.request import LaunchRequest
     from launcher.hand_over import hand_over, show_plan
-    from launcher.interrupts import orderly_end
     from launcher.prepare import prepare
+    from launcher.processes.interrupts import orderly_end
     from launcher.recipe import current_dir
-    from launcher.request import LaunchRequest
 
     working_dir = current_dir()
     try:

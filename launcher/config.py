@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import registry
 from launcher.errors import ConfigError
-from launcher.ranges import seconds
-from launcher.resources import Resources
-from launcher.setting_checks import check_settings
-from launcher.setting_mistakes import about_value, known_elsewhere, nearest
+from launcher.settings.checks import check_settings
+from launcher.settings.mistakes import about_value, known_elsewhere, nearest
+from launcher.settings.ranges import seconds
+from launcher.settings.resources import Resources
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

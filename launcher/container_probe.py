@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launcher import guard
 from launcher.config import LaunchConfig
-from launcher.container_run import passed_on
 from launcher.containers.base import INSIDE, Container, ContainerRun, ImageFormat, Mount
 from launcher.images.pin import ImagePin
 from launcher.images.verify import prepare_image
+from launcher.job import guard
+from launcher.job.container_run import passed_on
 from launcher.launch import home_environment, image_cache
 from launcher.plan import Start
 from launcher.recipe import Recipe

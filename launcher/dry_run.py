@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from launcher.clusters.base import Allocation
-from launcher.container_run import container_run
+from launcher.job.container_run import container_run
+from launcher.job.stage_files import OUTPUT_INODE
 from launcher.masking import mask_arguments, mask_environment
-from launcher.stage_files import OUTPUT_INODE
 
 if TYPE_CHECKING:
     from launcher.clusters.base import Cluster

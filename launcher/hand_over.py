@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 from launcher.typed import as_typed
 
 if TYPE_CHECKING:
-    from launcher.continued import Continued
+    from launcher.again.continued import Continued
+    from launcher.again.request import LaunchRequest
     from launcher.prepare import Prepared
     from launcher.records import LaunchRecords
-    from launcher.request import LaunchRequest
 
 
 def show_plan(prepared: Prepared, *, queue: bool = False) -> int:
     """Print what would be submitted; return the exit status."""
-    from launcher.claims import refusal
     from launcher.dry_run import describe
+    from launcher.launches.claims import refusal
 
     _say_notices(prepared)
     held = None if queue else refusal(prepared.launch)
@@ -51,13 +51,13 @@ def hand_over(
     Raises:
         LauncherError: something that it needs is not there, or it could not be submitted.
     """
-    from launcher.claims import refusal
     from launcher.clusters.base import ForegroundCluster
+    from launcher.display.render import short_path
     from launcher.errors import ClaimError
-    from launcher.interrupts import INTERRUPTED, counted_interrupts
     from launcher.launch import where_it_runs
+    from launcher.launches.claims import refusal
     from launcher.prepare import check
-    from launcher.render import short_path
+    from launcher.processes.interrupts import INTERRUPTED, counted_interrupts
 
     _say_notices(prepared)
     if not queue and (held := refusal(prepared.launch)) is not None:
@@ -70,7 +70,7 @@ def hand_over(
         if isinstance(prepared.cluster, ForegroundCluster):
             return prepared.cluster.attend(records, interrupts)
         if follow:
-            from launcher.follow import follow as stay
+            from launcher.display.follow import follow as stay
 
             return stay(records, prepared.cluster, interrupts)
         _say_what_next(records)
@@ -116,8 +116,8 @@ def _say_notices(prepared: Prepared) -> None:
 
 
 def _say_what_next(records: LaunchRecords) -> None:
+    from launcher.display.render import short_path
     from launcher.launches import command_on
-    from launcher.render import short_path
     from launcher.status import job_status
 
     record = records.read_launch()

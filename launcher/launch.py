@@ -15,7 +15,7 @@ from launcher.images.pin import ImagePin
 from launcher.masking import mask_arguments, mask_environment
 from launcher.plan import StagePlan
 from launcher.recipe import Recipe
-from launcher.stage_config import StageConfig, stage_config
+from launcher.settings.stage import StageConfig, stage_config
 
 # Of the launch directory: what containers see as /launcher, their home, and the code.
 INSIDE_DIR, HOME_DIR, SNAPSHOT_DIR = "inside", "home", "snapshot"

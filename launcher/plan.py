@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from launcher import guard, probe
+from launcher import probe
 from launcher.errors import LauncherError, RecipeRefused
+from launcher.job import guard
 from launcher.masking import RULES, mask_arguments, mask_configs
 from launcher.output import without_log_records
 from launcher.recipe import Recipe, default_python, project_root

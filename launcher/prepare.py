@@ -10,16 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from launcher import registry, terminal
+from launcher import registry
 from launcher.clusters.base import Cluster
 from launcher.config import LaunchConfig, load_config
 from launcher.containers.base import Container, ImageFormat
 from launcher.errors import ConfigError, LauncherError, UsageError, did_you_mean
 from launcher.launch import SNAPSHOT_DIR, Launch, build_launch, own_mounts
-from launcher.launch_dirs import free_directory
+from launcher.launches.dirs import free_directory
 from launcher.masking import mask_arguments
 from launcher.mounts import StageMounts, stage_mounts
 from launcher.plan import StagePlan, probe_plan
+from launcher.processes import terminal
 from launcher.recipe import (
     Recipe,
     check_framework,
@@ -27,9 +28,9 @@ from launcher.recipe import (
     find_recipe,
     recipe_arguments,
 )
-from launcher.recorded_code import RecordedCode
+from launcher.settings.stage import stage_config
 from launcher.snapshot import SnapshotPlan, plan_snapshot
-from launcher.stage_config import stage_config
+from launcher.snapshot.recorded import RecordedCode
 from launcher.stage_images import (
     changed_image_inputs,
     missing_image,

@@ -8,20 +8,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from launcher.again.recorded_job import ran_by, recorded_job
 from launcher.clusters.base import NamedCluster
 from launcher.errors import LauncherError, UsageError
-from launcher.job_code import CODE_DIR
+from launcher.job.copied_code import CODE_DIR
 from launcher.launch import Job
 from launcher.launches import cluster_and_grace
+from launcher.processes.terminal import is_terminal
 from launcher.recipe import default_python, project_root
-from launcher.recorded_job import ran_by, recorded_job
 from launcher.records import LaunchRecords
-from launcher.slurm_client import submission_environment
-from launcher.slurm_script import sbatch_options, srun_arguments
+from launcher.slurm.client import submission_environment
+from launcher.slurm.script import sbatch_options, srun_arguments
 from launcher.status import RUNNING, chain_status
-from launcher.terminal import is_terminal
 
-_MODULE = "launcher.shell_job"
+_MODULE = "launcher.job.shell_job"
 # Of a job's options those that srun does not have, or that are not for a shell.
 _OF_SBATCH_ALONE = (
     *("job-name", "ntasks-per-node", "nodes", "open-mode", "requeue", "no-requeue", "signal"),
@@ -55,7 +55,7 @@ class ShellPlan:
             LauncherError: it cannot be started.
         """
         if not self.line:
-            from launcher.shell_job import run_shell
+            from launcher.job.shell_job import run_shell
 
             return run_shell(self.records, self.stage, self.command)
         if shutil.which(self.line[0]) is None:
@@ -155,5 +155,5 @@ def srun_line(
 def _code(records: LaunchRecords) -> str:
     """Return the launcher's code as the launch has it; this one's where that knows no shells."""
     copied = records.directory / CODE_DIR
-    knows = (copied / "launcher" / "shell_job.py").is_file()
+    knows = copied.joinpath(*_MODULE.split(".")).with_suffix(".py").is_file()
     return str(copied if knows and os.pathsep not in str(copied) else project_root())

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from launcher.config import LaunchConfig
 from launcher.containers.base import Container, ImageFormat
+from launcher.display.render import short_path
 from launcher.errors import ImageError
 from launcher.images.pin import ImagePin
 from launcher.images.source import LOCK_FILE
 from launcher.launch import image_of
 from launcher.plan import StagePlan
-from launcher.render import short_path
-from launcher.stage_config import stage_config
+from launcher.settings.stage import stage_config
 
 
 def resolve_pins(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.printable import harmless
-from launcher.process import ProcessId
+from launcher.processes.identity import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
 
 if TYPE_CHECKING:

@@ -10,23 +10,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from launcher import guard, meter
-from launcher.claims import claim, release
+from launcher.again.continued import Continued
+from launcher.again.fingerprint import Basis, compared_configs, fingerprint, write_configs
+from launcher.again.request import LaunchRequest
 from launcher.clusters.base import Cluster, SweepingCluster
-from launcher.code_files import CodeFiles
 from launcher.config import to_record
-from launcher.continued import Continued
 from launcher.errors import LauncherError, RecordError, SubmissionError
-from launcher.fingerprint import Basis, compared_configs, fingerprint, write_configs
-from launcher.job_code import copy_code
+from launcher.job import guard, meter
+from launcher.job.copied_code import copy_code
 from launcher.launch import HOME_DIR, INSIDE_DIR, SNAPSHOT_DIR, Launch
+from launcher.launches.claims import claim, release
 from launcher.masking import mask_arguments
-from launcher.process import ProcessId
-from launcher.provenance import git_state, versions
-from launcher.recorded_code import RecordedCode
+from launcher.processes.identity import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
-from launcher.request import LaunchRequest
 from launcher.snapshot import SnapshotPlan, take_snapshot
+from launcher.snapshot.files import CodeFiles
+from launcher.snapshot.provenance import git_state, versions
+from launcher.snapshot.recorded import RecordedCode
 from launcher.status import job_status
 
 

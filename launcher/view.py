@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import status as states
+from launcher.display.render import Row
 from launcher.errors import RecordError
 from launcher.output import failure_lines
 from launcher.private import check_unwritten
 from launcher.records import LAUNCH, LaunchRecords
-from launcher.render import Row
 from launcher.status import JobStatus, chain_status, exit_signal
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from launcher.clean.scratch import left_scratch, unused_roots
 from launcher.config import load_config
 from launcher.errors import LauncherError
 from launcher.launch import image_cache
-from launcher.launch_dirs import launches_dir
+from launcher.launches.dirs import launches_dir
 from launcher.recipe import find_recipe
 
 

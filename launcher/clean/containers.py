@@ -14,7 +14,7 @@ from launcher.config import load_config
 from launcher.containers.base import FoundContainer, LabelledContainers
 from launcher.errors import LauncherError
 from launcher.launch import DIRECTORY_LABEL, LAUNCH_LABEL, SHELL_LABEL, STAGE_LABEL, container_name
-from launcher.process import ProcessId
+from launcher.processes.identity import ProcessId
 from launcher.records import LaunchRecords
 from launcher.status import chain_status
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from launcher.again.fingerprint import CONFIGS_FILE
 from launcher.clean.leftover import REMOVING, Leftover, is_own_folder, room_of
 from launcher.clusters.base import NamedCluster
 from launcher.errors import LauncherError, RecordError
-from launcher.fingerprint import CONFIGS_FILE
-from launcher.job_code import CODE_DIR
+from launcher.job.copied_code import CODE_DIR
+from launcher.job.stage_outputs import OUTPUTS_DIR
 from launcher.launch import HOME_DIR, INSIDE_DIR, SNAPSHOT_DIR
 from launcher.launches import cluster_and_grace
 from launcher.records import LAUNCH, RESERVE, LaunchRecords
-from launcher.stage_outputs import OUTPUTS_DIR
 from launcher.status import chain_status
 
 # What a launcher makes before it writes launch.json. One that was killed leaves no more than that.

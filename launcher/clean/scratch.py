@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from launcher.clean.leftover import Leftover, is_own_folder, room_of
-from launcher.scratch import scratch_parents
+from launcher.job.scratch import scratch_parents
 
 # As launcher.launch.container_name makes them; the folder of GPU locks has another name.
 _SCRATCH = re.compile(r"launcher-[0-9a-f]{8}-.+")

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from launcher.containers.base import Feature
 
 if TYPE_CHECKING:
-    from launcher.interrupts import Interrupts
+    from launcher.job.stage_job import Outcome
+    from launcher.job.stop_request import StopRequest
     from launcher.launch import Job, Launch
-    from launcher.process import ProcessId
+    from launcher.processes.identity import ProcessId
+    from launcher.processes.interrupts import Interrupts
     from launcher.records import LaunchRecords
-    from launcher.stage_job import Outcome
     from launcher.status import JobStatus
-    from launcher.stop_request import StopRequest
 
 
 @dataclass(frozen=True)

@@ -15,16 +15,17 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from launcher import local_gpus, terminal
 from launcher.clusters import local
 from launcher.clusters.base import Allocation, JobHandle, JobState
 from launcher.errors import StageFailed
-from launcher.interrupts import INTERRUPTED, Interrupts
-from launcher.process import ProcessId
+from launcher.job.stage_job import Outcome, StageJob
+from launcher.job.stop_request import StopRequest
+from launcher.local import gpus as local_gpus
+from launcher.processes import terminal
+from launcher.processes.identity import ProcessId
+from launcher.processes.interrupts import INTERRUPTED, Interrupts
 from launcher.records import LaunchRecords
-from launcher.stage_job import Outcome, StageJob
 from launcher.status import CANCELLED, DONE, JobStatus, cancel_requested, job_status
-from launcher.stop_request import StopRequest
 
 if TYPE_CHECKING:
     from launcher.launch import Job, Launch
@@ -102,8 +103,8 @@ class DebugCluster:
         """
         from rich.console import Console
 
-        from launcher.render import launch_rows
-        from launcher.summary import show
+        from launcher.display.render import launch_rows
+        from launcher.display.summary import show
 
         console = Console(highlight=False)
         if any(stage.job.run.terminal for stage in self._jobs):

@@ -25,16 +25,20 @@ from typing import TYPE_CHECKING, Any
 import submitit
 from submitit.local.local import LocalJob
 
-from launcher import job_process, local_controller, local_gpus, lost_job
 from launcher.clusters.base import Allocation, JobHandle, JobState
 from launcher.containers.base import Feature
 from launcher.errors import ConfigError, LauncherError, RecordError
-from launcher.job_code import python_path
+from launcher.job import lost_job
+from launcher.job import process as job_process
+from launcher.job.copied_code import python_path
+from launcher.job.stage_job import Outcome, StageJob
+from launcher.job.stop_request import StopRequest
+from launcher.local import controller as local_controller
+from launcher.local import gpus as local_gpus
 from launcher.private import sha256
-from launcher.process import ProcessId
-from launcher.ranges import seconds
+from launcher.processes.identity import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
-from launcher.stage_job import Outcome, StageJob
+from launcher.settings.ranges import seconds
 from launcher.status import (
     CANCELLED,
     DONE,
@@ -45,7 +49,6 @@ from launcher.status import (
     job_status,
     why_skipped,
 )
-from launcher.stop_request import StopRequest
 
 if TYPE_CHECKING:
     from launcher.launch import Job, Launch

@@ -21,23 +21,24 @@ import submitit
 from submitit.core import utils
 from submitit.slurm.slurm import SlurmJob, _parse_node_list
 
-from launcher import slurm_client
 from launcher.clusters.base import Allocation, JobHandle, JobState
 from launcher.containers.base import Feature
 from launcher.errors import LauncherError
+from launcher.job.stage_job import Outcome, StageJob
+from launcher.job.stop_request import StopRequest
 from launcher.private import sha256
-from launcher.ranges import number, seconds
 from launcher.records import LAUNCH, LaunchRecords
-from launcher.slurm_daemons import StepDaemons
-from launcher.slurm_ending import settled
-from launcher.slurm_script import (
+from launcher.settings.ranges import number, seconds
+from launcher.slurm import client as slurm_client
+from launcher.slurm.daemons import StepDaemons
+from launcher.slurm.ending import settled
+from launcher.slurm.script import (
     WARNING_SIGNAL,
     sbatch_command,
     sbatch_options,
     script_text,
     warning_delay_s,
 )
-from launcher.stage_job import Outcome, StageJob
 from launcher.status import (
     DONE,
     FAILED,
@@ -50,7 +51,6 @@ from launcher.status import (
     job_status,
     why_skipped,
 )
-from launcher.stop_request import StopRequest
 
 __all__ = ["Implementation", "Settings", "allocation", "settled"]
 

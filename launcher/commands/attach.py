@@ -16,11 +16,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Show the launch until it has ended, or Ctrl-C; return the exit status."""
-    from launcher.follow import follow
-    from launcher.interrupts import INTERRUPTED, Interrupts
+    from launcher.display.follow import follow
+    from launcher.display.render import short_path
     from launcher.launches import cluster_and_grace, command_on, find_launch
+    from launcher.processes.interrupts import INTERRUPTED, Interrupts
     from launcher.recipe import current_dir
-    from launcher.render import short_path
 
     records = find_launch(options.launch, options.recipe, working_dir=current_dir())
     cluster, _ = cluster_and_grace(records)

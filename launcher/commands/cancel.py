@@ -42,10 +42,10 @@ def cancel_launch(records: LaunchRecords, stages: Sequence[str] = (), *, force: 
     """
     from rich.console import Console
 
-    from launcher.cancelling import start_cancelling, with_downstream
+    from launcher.display.render import launch_rows, short_path
+    from launcher.display.summary import show
     from launcher.launches import command_on
-    from launcher.render import launch_rows, short_path
-    from launcher.summary import show
+    from launcher.launches.cancelling import start_cancelling, with_downstream
 
     cancellation = start_cancelling(records, stages, force=force)
     shown = short_path(records.directory)

@@ -27,8 +27,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Show what can go, ask, and remove it; return the exit status."""
     from launcher.clean.cleaning import plan_cleaning, remove
+    from launcher.processes.terminal import is_terminal
     from launcher.recipe import current_dir
-    from launcher.terminal import is_terminal
 
     older_than_s, working_dir = age_s(options.older_than), current_dir()
 
@@ -74,8 +74,8 @@ def age_s(text: str) -> float:
 
 def lines(found: Cleaning) -> list[str]:
     """Return what can go, a line for each, and what is kept and why."""
+    from launcher.display.render import short_path
     from launcher.printable import printable
-    from launcher.render import short_path
 
     told = [
         f"{each.kind:9}  {size(each.size_bytes) if each.path else '':>8}  {printable(each.name)}"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from launcher.catalogue import Entry
+    from launcher.display.catalogue import Entry
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,10 +24,10 @@ def run(options: Namespace) -> int:
     """Print the launches, the latest last; return the exit status."""
     from rich.console import Console
 
-    from launcher.catalogue import entries
+    from launcher.display.catalogue import entries
+    from launcher.display.render import short_path
     from launcher.launches import launches_folder
     from launcher.recipe import current_dir
-    from launcher.render import short_path
 
     found = entries(options.recipe, working_dir=current_dir())
     if options.json:
@@ -50,7 +50,7 @@ def table(found: Sequence[Entry]) -> Text:
     """Return a line for each launch."""
     from rich.text import Text
 
-    from launcher.render import STYLES
+    from launcher.display.render import STYLES
 
     names: dict[str, Any] = {
         "launch": [entry.name for entry in found],

@@ -19,11 +19,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print it; return the exit status."""
+    from launcher.display.stage_output import follow_stages, show_stage, stage_of_interest
     from launcher.errors import UsageError
-    from launcher.interrupts import INTERRUPTED
     from launcher.launches import find_stages
+    from launcher.processes.interrupts import INTERRUPTED
     from launcher.recipe import current_dir
-    from launcher.stage_output import follow_stages, show_stage, stage_of_interest
 
     if options.lines is not None and options.lines < 0:
         raise UsageError(f"-n {options.lines}: a number of lines is 0 or more")

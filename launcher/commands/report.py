@@ -17,9 +17,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Write the report, say where it is, and return the exit status."""
+    from launcher.display.render import short_path
     from launcher.launches import find_launch
     from launcher.recipe import current_dir
-    from launcher.render import short_path
     from launcher.report import report
 
     working_dir = current_dir()

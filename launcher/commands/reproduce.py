@@ -19,11 +19,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Reproduce the launch; return the exit status."""
+    from launcher.again.reproduce import plan_reproduction
+    from launcher.display.render import short_path
     from launcher.hand_over import hand_over, show_plan
     from launcher.launches import find_launch
     from launcher.recipe import current_dir
-    from launcher.render import short_path
-    from launcher.reproduce import plan_reproduction
 
     records = find_launch(options.launch, options.recipe, working_dir=current_dir())
     made = plan_reproduction(records)

@@ -23,12 +23,12 @@ def run(options: Namespace) -> int:
     Raises:
         UsageError: not exactly one stage is named.
     """
+    from launcher.again.resume import plan_rerun
     from launcher.commands.resume import go_on, split_settings
     from launcher.errors import UsageError
-    from launcher.interrupts import orderly_end
     from launcher.launches import find_stages
+    from launcher.processes.interrupts import orderly_end
     from launcher.recipe import current_dir
-    from launcher.resume import plan_rerun
 
     words, settings = split_settings(options.words)
     records, stages = find_stages(words, options.recipe, working_dir=current_dir())

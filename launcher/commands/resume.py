@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
 
+    from launcher.again.resume import Resumption, Verdict
     from launcher.records import LaunchRecords
-    from launcher.resume import Resumption, Verdict
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -24,11 +24,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Resume the launch; return the exit status."""
+    from launcher.again.resume import plan_resume
     from launcher.errors import UsageError
-    from launcher.interrupts import orderly_end
     from launcher.launches import find_launch
+    from launcher.processes.interrupts import orderly_end
     from launcher.recipe import current_dir
-    from launcher.resume import plan_resume
 
     words, settings = split_settings([*options.words, *options.keep])
     keep = [stage for stage in options.keep if stage in words]
@@ -51,9 +51,9 @@ def split_settings(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def go_on(resumption: Resumption, command_line: list[str], options: Namespace) -> int:
     """Say what becomes of each stage, and submit those that run; return the exit status."""
+    from launcher.again.resume import successors
+    from launcher.display.render import short_path
     from launcher.hand_over import hand_over, show_plan
-    from launcher.render import short_path
-    from launcher.resume import successors
 
     print(f"{command_line[0]} of {short_path(resumption.earlier.directory)}")
     if later := successors(resumption.earlier):
@@ -78,7 +78,7 @@ def go_on(resumption: Resumption, command_line: list[str], options: Namespace) -
 
 def changed_lines(records: LaunchRecords) -> list[str]:
     """Return, of each finished stage that does not hold any more, what has changed since."""
-    from launcher.resume import explain
+    from launcher.again.resume import explain
     from launcher.status import DONE
 
     done = [verdict for verdict in explain(records) if verdict.status.state == DONE]

@@ -29,7 +29,7 @@ def run(options: Namespace) -> int:
 
     from launcher.errors import UsageError
     from launcher.launches import find_launch
-    from launcher.reach import look
+    from launcher.launches.reach import look
     from launcher.recipe import current_dir
 
     if options.watch + options.json + options.explain > 1:
@@ -54,7 +54,7 @@ def show_status(records: LaunchRecords) -> int:
     """Print what has become of a launch; return the exit status."""
     from rich.console import Console
 
-    from launcher.reach import look
+    from launcher.launches.reach import look
 
     show(look(records), Console(highlight=False))
     return 0
@@ -62,7 +62,7 @@ def show_status(records: LaunchRecords) -> int:
 
 def watch(records: LaunchRecords, console: Console) -> int:
     """Show the launch until it has ended, or Ctrl-C; return the exit status."""
-    from launcher.interrupts import INTERRUPTED
+    from launcher.processes.interrupts import INTERRUPTED
 
     try:
         if console.is_terminal:
@@ -78,9 +78,9 @@ def watch(records: LaunchRecords, console: Console) -> int:
 def _watch_live(records: LaunchRecords, console: Console) -> LaunchView:
     from rich.live import Live
 
-    from launcher.follow import ASK_EVERY_S
-    from launcher.reach import look
-    from launcher.status_table import status_table
+    from launcher.display.follow import ASK_EVERY_S
+    from launcher.display.status_table import status_table
+    from launcher.launches.reach import look
 
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while not (view := look(records)).has_ended:
@@ -92,8 +92,8 @@ def _watch_live(records: LaunchRecords, console: Console) -> LaunchView:
 
 
 def _watch_lines(records: LaunchRecords, console: Console) -> LaunchView:
-    from launcher.follow import ASK_EVERY_S
-    from launcher.reach import look
+    from launcher.display.follow import ASK_EVERY_S
+    from launcher.launches.reach import look
 
     shown: list[tuple[str, str]] = []
     while not (view := look(records)).has_ended:
@@ -107,12 +107,12 @@ def _watch_lines(records: LaunchRecords, console: Console) -> LaunchView:
 
 def show(view: LaunchView, console: Console) -> None:
     """Print a launch: what it is, its stages, their figures, and why one has failed."""
+    from launcher.display.render import short_path
+    from launcher.display.status_table import status_table
+    from launcher.display.summary import show_more, width_of
     from launcher.launches import command_on
     from launcher.records import LaunchRecords
-    from launcher.render import short_path
     from launcher.status import CANCELLED, FAILED
-    from launcher.status_table import status_table
-    from launcher.summary import show_more, width_of
 
     print(f"launch {short_path(view.directory)}: {view.in_words}")
     for said in filter(None, [view.unasked, *view.damaged]):

@@ -29,8 +29,8 @@ def run(options: Namespace) -> int:
     from rich.console import Console
 
     from launcher.commands.status import show
-    from launcher.interrupts import INTERRUPTED
     from launcher.launches import find_launch
+    from launcher.processes.interrupts import INTERRUPTED
     from launcher.recipe import current_dir
     from launcher.status import DONE
 
@@ -56,7 +56,7 @@ def wait_for(records: LaunchRecords, *, timeout_s: float | None = None) -> Launc
         records: of the launch.
         timeout_s: seconds after which it is returned as it is; None for no limit.
     """
-    from launcher.reach import look
+    from launcher.launches.reach import look
     from launcher.status import chain_status
 
     deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s

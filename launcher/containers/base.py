@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from launcher import guard
+from launcher.job import guard
 
 # Where a container finds what the launcher brings: guard.py, which is its entry process. Only this
 # folder is not at its own path; its name on the host may hold what a runtime cannot express.

@@ -13,11 +13,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from launcher import slurm_client
 from launcher.containers._client import ask
 from launcher.doctor.finding import FAIL, INFO, OK, WARN, Finding
 from launcher.doctor.subject import Subject
 from launcher.errors import LauncherError
+from launcher.slurm import client as slurm_client
 
 # For a job of a second to get a node.
 JOB_TIMEOUT_S = 90.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from launcher.config import LaunchConfig, load_config
 from launcher.launch import image_cache
-from launcher.launch_dirs import launches_dir
+from launcher.launches.dirs import launches_dir
 from launcher.recipe import Recipe, find_recipe
 from launcher.stage_images import images_lock
 

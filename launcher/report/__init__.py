@@ -27,12 +27,12 @@ def report(records: LaunchRecords, *, output: Path | None = None) -> Path:
 
     Args:
         records: of the launch.
-        output: the file, returned as given; ``report.html`` in the launch directory when None.
+        output: the file; ``report.html`` in the launch directory when None. Returned as given.
 
     Raises:
         RecordError: the launch cannot be read, or the file not written.
     """
-    from launcher.reach import look
+    from launcher.launches.reach import look
     from launcher.report.data import Report
     from launcher.report.page import page
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import status as states
-from launcher.render import duration
+from launcher.display.render import duration
 from launcher.report.charts import chart
 from launcher.report.data import Report
 from launcher.report.markup import Markup, element, joined

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from launcher.render import duration
+from launcher.display.render import duration
 from launcher.report.data import QUEUED, Report, Span
 from launcher.report.markup import Markup, element, joined
 from launcher.results import figure_text, flat_figures, is_error_rate

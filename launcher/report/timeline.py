@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from launcher.render import duration
+from launcher.display.render import duration
 from launcher.report.data import QUEUED, REQUEUED, WAITS, Report, Span
 from launcher.report.markup import Markup, element
 from launcher.report.ticks import time_ticks

@@ -32,7 +32,7 @@ from launcher.launch import Launch, build_launch
 from launcher.plan import PlannedStage, StagePlan
 from launcher.recipe import Recipe
 from launcher.records import LaunchRecords
-from launcher.slurm_script import script_text
+from launcher.slurm.script import script_text
 from launcher.snapshot import plan_snapshot
 from tests.cluster.slurm_launches import write_recipe
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from launcher.process import ProcessId
+from launcher.processes.identity import ProcessId
 from tests.cluster.rehearsed import Rehearsal, Slurm
 from tests.cluster.slurm_launches import write_recipe
 from tests.conftest import HOSTILE_NAME

@@ -21,11 +21,12 @@ from pathlib import Path
 
 import pytest
 
-from launcher import guard, registry
+from launcher import registry
 from launcher.containers import _client, charliecloud
 from launcher.containers.base import Container, ContainerRun, Feature, ImageFormat, Mount
 from launcher.images.pin import ImagePin
 from launcher.images.verify import prepare_image
+from launcher.job import guard
 from tests.cluster.rehearsed import Rehearsal, User
 
 pytestmark = pytest.mark.cluster

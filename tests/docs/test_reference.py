@@ -13,7 +13,7 @@ import yaml
 
 from launcher import registry
 from launcher.config import GROUPS
-from launcher.resources import Resources
+from launcher.settings.resources import Resources
 from tests.docs.reference import PAGES
 from tests.docs.reference.configuration import attributes
 from tests.docs.reference.messages import _raised, messages

@@ -20,7 +20,7 @@ from launcher.config import load_config, to_record
 from launcher.containers.base import FoundContainer
 from launcher.errors import UsageError
 from launcher.launch import DIRECTORY_LABEL, LAUNCH_LABEL, SHELL_LABEL, STAGE_LABEL, container_name
-from launcher.process import ProcessId
+from launcher.processes.identity import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
 from tests.launcher.conftest import Launcher
 
@@ -281,7 +281,7 @@ def test_the_command(recipe_dir: Path, launcher: Launcher) -> None:
 
 def test_a_scratch_folder_is_held_while_it_is_used(tmp_path: Path) -> None:
     code = (
-        "import sys; from launcher.scratch import scratch\n"
+        "import sys; from launcher.job.scratch import scratch\n"
         "with scratch('launcher-0123abcd-x') as folder: print(folder, flush=True); input()"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}

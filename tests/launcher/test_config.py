@@ -9,8 +9,8 @@ import pytest
 
 from launcher.config import load_config
 from launcher.errors import ConfigError, UsageError
-from launcher.resources import Resources
-from launcher.stage_config import stage_config
+from launcher.settings.resources import Resources
+from launcher.settings.stage import stage_config
 
 
 def load(*overrides: str, recipe_dir: Path = Path("/nonexistent"), **choices: str):

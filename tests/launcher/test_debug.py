@@ -293,7 +293,7 @@ def test_cancel_from_another_terminal(
 
 BETWEEN_TWO = """\
 import os, signal, sys
-from launcher import stage_job
+from launcher.job import stage_job
 from launcher.cli import main
 
 class Pressed(stage_job.StageJob):
@@ -325,7 +325,8 @@ def test_a_signal_between_two_stages(
 
 BROKEN = """\
 import sys
-from launcher import stage_job, terminal
+from launcher.job import stage_job
+from launcher.processes import terminal
 from launcher.cli import main
 
 def attend(attended, output, *, in_container):

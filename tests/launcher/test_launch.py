@@ -20,14 +20,14 @@ from launcher.containers.none import NoContainer, Settings
 from launcher.dry_run import describe
 from launcher.errors import ConfigError, RecordError, SubmissionError
 from launcher.launch import Launch, build_launch
-from launcher.launch_dirs import free_directory, launches_dir
+from launcher.launches.dirs import free_directory, launches_dir
 from launcher.plan import PlannedStage, StagePlan
 from launcher.prepare import unknown_stages
-from launcher.process import ProcessId
-from launcher.provenance import git_state
+from launcher.processes.identity import ProcessId
 from launcher.recipe import Recipe
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.snapshot import plan_snapshot
+from launcher.snapshot.provenance import git_state
 from launcher.status import JobStatus, chain_status
 from launcher.submission import cancel, submit
 

@@ -19,12 +19,12 @@ from typing import Any, cast
 
 import pytest
 
-from launcher.claims import CLAIM, LOCK
 from launcher.clusters.local import Settings, check_machine
 from launcher.errors import ConfigError
 from launcher.launch import Launch
+from launcher.launches.claims import CLAIM, LOCK
 from launcher.records import LAUNCH, LaunchRecords
-from launcher.resources import Resources
+from launcher.settings.resources import Resources
 from launcher.status import JobStatus, chain_status
 from tests.cluster.faults.table import CANCELLED, LAUNCHER_KILLED, PROCESS_KILLED
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from launcher.job.stage_job import job_environment
 from launcher.output import failure_lines, last_line
 from launcher.results import figure_lines, read_metadata
-from launcher.stage_job import job_environment
 
 HEAD = "[host] 2026-11-22 14:03:00 UTC (system.py:12) INFO:\t[train] "
 BLOCK = HEAD.replace("system.py", "logging_utils.py")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from launcher.errors import RecordError
-from launcher.process import ProcessId
+from launcher.processes.identity import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.status import chain_status, exit_reason, job_status
 from tests.cluster.faults.table import DISK_FULL

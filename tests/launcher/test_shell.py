@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from launcher.again.recorded_job import recorded_job
 from launcher.containers.base import ContainerRun
-from launcher.recorded_job import recorded_job
+from launcher.job.shell_job import SHELL, shell_job
 from launcher.records import LaunchRecords
 from launcher.shell import plan_shell, srun_line
-from launcher.shell_job import SHELL, shell_job
 from tests.launcher.conftest import Launcher
 from tests.launcher.person import Person
 
@@ -118,8 +118,8 @@ def test_what_srun_gets(recipe_dir: Path, launcher: Launcher, tmp_path: Path) ->
     # Only planned: no SLURM answers here.
     from launcher.clusters.slurm import Settings
     from launcher.launch import Job
-    from launcher.resources import Resources
-    from launcher.stage_config import StageConfig
+    from launcher.settings.resources import Resources
+    from launcher.settings.stage import StageConfig
 
     settings = StageConfig(
         Resources(gpus_per_node=2, mem_gb=4, timeout_min=30),

@@ -20,24 +20,28 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from launcher import follow, guard, recipe, slurm_client, slurm_epilogue
+from launcher import recipe
 from launcher.clusters import slurm
 from launcher.clusters.base import JobState
 from launcher.config import LaunchConfig, load_config
 from launcher.containers.none import NoContainer
 from launcher.containers.none import Settings as OnTheHost
+from launcher.display import follow
 from launcher.dry_run import describe, nominal_run
 from launcher.errors import ConfigError, LauncherError
-from launcher.interrupts import Interrupts
+from launcher.job import guard
+from launcher.job.stage_job import job_environment
+from launcher.job.stop_request import StopRequest
 from launcher.launch import Launch, build_launch
 from launcher.plan import PlannedStage, StagePlan
-from launcher.process import ProcessId
+from launcher.processes.identity import ProcessId
+from launcher.processes.interrupts import Interrupts
 from launcher.recipe import Recipe
 from launcher.records import LAUNCH, LaunchRecords
-from launcher.slurm_script import script_text
-from launcher.stage_job import job_environment
+from launcher.slurm import client as slurm_client
+from launcher.slurm import epilogue as slurm_epilogue
+from launcher.slurm.script import script_text
 from launcher.status import chain_status, job_status
-from launcher.stop_request import StopRequest
 
 GOLDEN = Path(__file__).parent / "golden"
 HOSTILE = Path("/srv/my 'own' \"work\" %j:é/tiny/asr")
@@ -83,7 +87,7 @@ def test_dry_run_golden(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scripts and commands from a hostile path, with every setting in use, byte for byte."""
     monkeypatch.delenv("PYTHONPATH", raising=False)
     monkeypatch.setattr(sys, "executable", "/srv/my project/.venv/bin/python")
-    for module in (recipe, sys.modules["launcher.job_code"]):
+    for module in (recipe, sys.modules["launcher.job.copied_code"]):
         monkeypatch.setattr(module, "project_root", lambda: Path("/srv/my project"))
     everything = {
         "nodes": 2,

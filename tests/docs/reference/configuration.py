@@ -15,7 +15,7 @@ import yaml
 from espnet3.systems.asr import inference_config, training_checks, training_config
 from launcher import registry
 from launcher.config import CONF_DIR, GROUPS, LaunchConfig
-from launcher.resources import Resources
+from launcher.settings.resources import Resources
 from tests.docs.reference.markdown import inline, prose, sentence, table, value
 
 TEMPLATE = Path(__file__).resolve().parents[3] / "egs3" / "TEMPLATE" / "asr" / "conf"

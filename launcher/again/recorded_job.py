@@ -1,0 +1,84 @@
+"""The job of a stage as its launch recorded it: same image, mounts, environment and resources."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from launcher import registry
+from launcher.again.continued import CARRIED_FROM
+from launcher.config import from_record
+from launcher.containers.base import Mount
+from launcher.errors import RecordError
+from launcher.images.pin import ImagePin
+from launcher.launch import Job, build_launch
+from launcher.plan import StagePlan
+from launcher.recipe import Recipe
+from launcher.records import LaunchRecords
+
+
+def ran_by(records: LaunchRecords, stage: str) -> LaunchRecords:
+    """Return the launch that ran a stage: an earlier one, where this one took it over.
+
+    Raises:
+        RecordError: the record cannot be read, or that launch is not there any more.
+    """
+    origin = _job_record(records, stage).get(CARRIED_FROM)
+    if origin is None:
+        return records
+    earlier = LaunchRecords(Path(str(origin)))
+    if not (earlier.directory / "launch.json").is_file():
+        raise RecordError(f"{stage} was run by launch {origin}, which is not there any more")
+    return earlier
+
+
+def recorded_job(records: LaunchRecords, stage: str) -> Job:
+    """Return the job of a stage, as it was submitted.
+
+    Raises:
+        RecordError: the launch's record does not tell all of it.
+    """
+    record, of_stage = records.read_launch(), _job_record(records, stage)
+    try:
+        config = from_record(record["config"])
+        runtime = registry.load("containers", config.container.name)
+        image = of_stage["image"]
+        launch = build_launch(
+            Recipe(Path(record["recipe_dir"]), Path(record["code_root"])),
+            StagePlan.from_record(record["plan"]),
+            config,
+            runtime.Implementation(config.container),
+            (),
+            directory=records.directory,
+            pins={stage: _pin(image)} if image else {},
+            mounts=[_mount(each) for each in of_stage["mounts"]],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RecordError(
+            f"{records.directory / 'launch.json'} does not tell how {stage} was run: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    for job in launch.jobs:
+        if job.stage == stage:
+            return job
+    raise RecordError(f"{records.directory / 'launch.json'} has no plan of {stage}")
+
+
+def _job_record(records: LaunchRecords, stage: str) -> Mapping[str, Any]:
+    for job in records.read_launch()["jobs"]:
+        if job["stage"] == stage:
+            found: Mapping[str, Any] = job
+            return found
+    raise RecordError(f"launch {records.directory.name} has no stage {stage}")
+
+
+def _pin(recorded: Mapping[str, Any]) -> ImagePin:
+    names = {each.name for each in fields(ImagePin)}
+    return ImagePin(**{name: value for name, value in recorded.items() if name in names})
+
+
+def _mount(recorded: Mapping[str, Any]) -> Mount:
+    source, target = Path(recorded["source"]), Path(recorded["target"])
+    return Mount(source, target, read_only=bool(recorded["read_only"]))

@@ -1,0 +1,345 @@
+"""Going on from a launch: which of its stages still hold, and which run again, each with why.
+
+A stage that is done is kept when all that its result depends on is as it was (``fingerprint.py``),
+when what it left is still there (``stage_outputs.py``), and when no stage before it runs again.
+Everything is compared with the tree and the settings as they are now.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from launcher.again.continued import CARRIED_CREATED, CARRIED_FROM, RESUMES, Continued, origin
+from launcher.again.fingerprint import (
+    Basis,
+    compared_configs,
+    differences,
+    fingerprint,
+    is_whole,
+)
+from launcher.again.request import LaunchRequest
+from launcher.display.render import short_path
+from launcher.errors import LauncherError, RecordError, UsageError, did_you_mean
+from launcher.job.stage_outputs import Outputs, lost_outputs, read_outputs
+from launcher.launch import Job, Launch
+from launcher.launches import cluster_and_grace
+from launcher.prepare import Prepared, prepare
+from launcher.private import check_unwritten
+from launcher.records import LAUNCH, LaunchRecords
+from launcher.snapshot import SnapshotPlan
+from launcher.snapshot.files import CodeFiles
+from launcher.status import DONE, FAILED, SKIPPED, JobStatus, chain_status
+
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of one stage.
+
+    Attributes:
+        stage: its name.
+        runs: whether it runs again; otherwise it is taken over as it ended.
+        reasons: why; of one that is kept all the same, what would speak against it.
+        status: how it ended.
+    """
+
+    stage: str
+    runs: bool
+    reasons: tuple[str, ...]
+    status: JobStatus
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """A launch that goes on from an earlier one, ready to be submitted.
+
+    Attributes:
+        earlier: the records of that launch.
+        request: what was asked for.
+        prepared: the stages that run; all of them when none does.
+        verdicts: of every stage, in order.
+    """
+
+    earlier: LaunchRecords
+    request: LaunchRequest
+    prepared: Prepared
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def runs(self) -> list[str]:
+        """The stages that run."""
+        return [verdict.stage for verdict in self.verdicts if verdict.runs]
+
+    @property
+    def continued(self) -> Continued:
+        """What the new launch takes over."""
+        carried = [verdict.status for verdict in self.verdicts if not verdict.runs]
+        return Continued(self.earlier, RESUMES, carried)
+
+
+def plan_resume(
+    earlier: LaunchRecords, *, keep: Sequence[str] = (), settings: Sequence[str] = ()
+) -> Resumption:
+    """Work out what a resumed launch has to run. Nothing is written or submitted.
+
+    Args:
+        earlier: the launch, which has ended.
+        keep: stages that are kept whatever has changed; each has to be done.
+        settings: ``key=value``, over those of that launch.
+
+    Raises:
+        UsageError: the launch has not ended, or a stage of ``keep`` is none of its, or not done.
+        LauncherError: its record does not tell what was asked for, or that cannot be had any more.
+    """
+    chain = ended_chain(earlier)
+    by_stage = {status.stage: status for status in chain}
+    for stage in keep:
+        _check_stage(stage, by_stage, earlier)
+        if by_stage[stage].state != DONE:
+            raise UsageError(
+                f"--keep {stage}: it is {by_stage[stage].state}, and there is nothing to keep"
+            )
+    request, prepared, basis = prepare_again(earlier, settings)
+    verdicts = judge(earlier, chain, prepared.launch, basis, keep=keep)
+    return _resumption(earlier, request, prepared, verdicts)
+
+
+def plan_rerun(
+    earlier: LaunchRecords, stage: str, *, downstream: bool, settings: Sequence[str] = ()
+) -> Resumption:
+    """Work out a launch that runs one stage again, whether its fingerprint holds or not.
+
+    Args:
+        earlier: the launch, which has ended.
+        stage: of it; those before it have to be done.
+        downstream: run those after it as well.
+        settings: ``key=value``, over those of that launch.
+
+    Raises:
+        UsageError: the launch has not ended, has no such stage, or one before it is not done.
+        LauncherError: as :func:`plan_resume`.
+    """
+    chain = ended_chain(earlier)
+    _check_stage(stage, {status.stage: status for status in chain}, earlier)
+    place = [status.stage for status in chain].index(stage)
+    undone = [status.stage for status in chain[:place] if status.state != DONE]
+    if undone:
+        raise UsageError(
+            f"{stage} comes after {undone[-1]}, which is not done. To run what is left of the "
+            f"launch: {_command('resume', earlier)}"
+        )
+    request, prepared, _ = prepare_again(earlier, settings)
+    verdicts = []
+    for number, status in enumerate(chain):
+        runs = number == place or (downstream and number > place)
+        reasons = ["asked for"] if number == place else [f"comes after {stage}"] if runs else []
+        if number > place and not runs and status.state == DONE:
+            reasons = [f"made from what {stage} left before"]
+        verdicts.append(Verdict(status.stage, runs, tuple(reasons), status))
+    return _resumption(earlier, request, prepared, verdicts)
+
+
+def explain(records: LaunchRecords) -> list[Verdict]:
+    """Say of each stage of a launch whether it would be kept or run again, and why.
+
+    The launch need not have ended.
+
+    Raises:
+        LauncherError: as :func:`plan_resume`.
+    """
+    cluster, _ = cluster_and_grace(records)
+    _, prepared, basis = prepare_again(records)
+    return judge(records, chain_status(records, cluster), prepared.launch, basis)
+
+
+def judge(
+    earlier: LaunchRecords,
+    chain: Sequence[JobStatus],
+    launch: Launch,
+    basis: Basis,
+    *,
+    keep: Collection[str] = (),
+) -> list[Verdict]:
+    """Return a verdict of each stage.
+
+    Args:
+        earlier: the launch that ended.
+        chain: how each of its stages ended.
+        launch: the same stages as they would be launched now.
+        basis: what their fingerprints are made of now.
+        keep: stages that are kept whatever has changed.
+    """
+    record = earlier.read_launch()
+    jobs = {job["stage"]: {**job, **origin(earlier, record, job)} for job in record["jobs"]}
+    now = {job.stage: fingerprint(job, launch, basis) for job in launch.jobs}
+    verdicts: list[Verdict] = []
+    known: dict[str, Basis] = {}
+    for number, status in enumerate(chain):
+        stage, job = status.stage, jobs[status.stage]
+        if status.state != DONE:
+            verdicts.append(Verdict(stage, True, (_why_undone(status),), status))
+            continue
+        source = job[CARRIED_FROM]
+        was = known.setdefault(source, Basis.recorded(LaunchRecords(Path(source))))
+        reasons = []
+        if is_whole(job.get("fingerprint")):
+            below = launch.recipe.code_root
+            reasons += differences(job["fingerprint"], now[stage], was, basis, below=below)
+        else:
+            reasons.append("its launch recorded no fingerprint")
+        reasons += _lost(earlier, stage, [each.stage for each in chain[number + 1 :]])
+        reasons += _upstream(verdicts, [jobs[each.stage] for each in chain[:number]], job)
+        runs = bool(reasons) and stage not in keep
+        verdicts.append(Verdict(stage, runs, tuple(reasons), status))
+    return verdicts
+
+
+def ended_chain(records: LaunchRecords) -> list[JobStatus]:
+    """Return how each stage of a launch ended.
+
+    Raises:
+        UsageError: one has not, or another launch that goes on from it.
+    """
+    check_unwritten(records.directory)
+    cluster, _ = cluster_and_grace(records)
+    chain = chain_status(records, cluster)
+    for successor in successors(records):
+        if not all(each.has_ended for each in chain_status(successor, cluster)):
+            raise UsageError(
+                f"launch {short_path(successor.directory)} goes on from it already, and has not "
+                f"ended: {_command('status', successor)}"
+            )
+    left = [f"{each.stage} is {each.state}" for each in chain if not each.has_ended]
+    if left:
+        raise UsageError(
+            f"launch {short_path(records.directory)} has not ended: {', '.join(left)}. Wait until "
+            f"it has, or end it: {_command('cancel', records)}"
+        )
+    return chain
+
+
+def successors(records: LaunchRecords) -> list[LaunchRecords]:
+    """Return the launches that went on from a launch, as far as they are there."""
+    told = [each for each in records.events(LAUNCH) if each["event"] == f"{RESUMES[:-1]}d_by"]
+    found = [LaunchRecords(Path(str(each.get("launch")))) for each in told]
+    return [each for each in found if (each.directory / "launch.json").is_file()]
+
+
+def prepare_again(
+    records: LaunchRecords, settings: Sequence[str] = ()
+) -> tuple[LaunchRequest, Prepared, Basis]:
+    """Prepare what a launch was asked for, with the tree and the settings as they are now.
+
+    Args:
+        records: of the launch.
+        settings: ``key=value``, over those that it was asked for with.
+
+    Raises:
+        LauncherError: it cannot be had any more.
+    """
+    asked = LaunchRequest.recorded(records)
+    request = replace(asked, settings=(*asked.settings, *settings))
+    with _working_in(request.working_dir):
+        prepared = prepare(
+            request.options, request.settings, request.passed_on, working_dir=request.working_dir
+        )
+    assert isinstance(prepared.snapshot, SnapshotPlan)
+    try:
+        code = CodeFiles.now(prepared.snapshot)
+    except OSError as error:
+        raise LauncherError(f"cannot read {error.filename}: {error.strerror}") from error
+    return request, prepared, Basis(code, compared_configs(prepared.launch.plan))
+
+
+def _resumption(
+    earlier: LaunchRecords,
+    request: LaunchRequest,
+    prepared: Prepared,
+    verdicts: Sequence[Verdict],
+) -> Resumption:
+    runs = [verdict.stage for verdict in verdicts if verdict.runs]
+    launch = replace(prepared.launch, jobs=rechained(prepared.launch.jobs, runs or None))
+    return Resumption(earlier, request, replace(prepared, launch=launch), tuple(verdicts))
+
+
+def rechained(jobs: Sequence[Job], stages: Collection[str] | None) -> tuple[Job, ...]:
+    """Return the jobs of some stages, each after the one before: on what is done, none waits."""
+    chosen: list[Job] = []
+    for job in jobs:
+        if stages is None or job.stage in stages:
+            chosen.append(replace(job, after=chosen[-1].stage if chosen else None))
+    return tuple(chosen)
+
+
+def _why_undone(status: JobStatus) -> str:
+    because = f": {status.reason}" if status.reason else ""
+    if not status.has_ended:
+        return f"{status.state}{because}"
+    if status.state == FAILED:
+        return f"failed{because}"
+    if status.started is None or status.state == SKIPPED:
+        return f"never ran{because}"
+    return f"{status.state}{because}"
+
+
+def _lost(records: LaunchRecords, stage: str, after: Sequence[str]) -> list[str]:
+    recorded, *later = [_outputs(records, each) for each in (stage, *after)]
+    if recorded is None:
+        return ["outputs: what it left is not on record"]
+    lost = lost_outputs(recorded, [each for each in later if each is not None])
+    more = [f"outputs: {len(lost) - _MOST_NAMED} more files"] if len(lost) > _MOST_NAMED else []
+    return [f"outputs: {each}" for each in lost[:_MOST_NAMED]] + more
+
+
+def _outputs(records: LaunchRecords, stage: str) -> Outputs | None:
+    with suppress(RecordError):  # damaged: as good as none
+        return read_outputs(records, stage)
+    return None
+
+
+def _upstream(
+    before: Sequence[Verdict], jobs: Sequence[Mapping[str, Any]], job: Mapping[str, Any]
+) -> list[str]:
+    """Say which stage before a stage makes other inputs for it, or has made them."""
+    for verdict in before:
+        if verdict.runs:
+            return [f"upstream outputs: {verdict.stage} runs again"]
+    for each in jobs:
+        if (each.get(CARRIED_CREATED) or 0) > (job.get(CARRIED_CREATED) or 0):
+            return [f"upstream outputs: {each['stage']} has run again since"]
+    return []
+
+
+def _check_stage(stage: str, known: Collection[str], records: LaunchRecords) -> None:
+    if stage not in known:
+        raise UsageError(
+            f"there is no stage '{stage}' in launch {records.directory.name}."
+            f"{did_you_mean(stage, known)} It has {', '.join(known)}."
+        )
+
+
+def _command(name: str, records: LaunchRecords) -> str:
+    return f"python -m launcher {name} {shlex.quote(short_path(records.directory))}"
+
+
+@contextmanager
+def _working_in(folder: Path) -> Iterator[None]:
+    """Have relative paths in settings count from where they were typed."""
+    before = Path.cwd()
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise LauncherError(
+            f"the launch was made in {folder}, which cannot be entered: {error.strerror}"
+        ) from error
+    try:
+        yield
+    finally:
+        os.chdir(before)

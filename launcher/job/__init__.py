@@ -1,0 +1,1 @@
+"""What runs on the node: the job of a stage, its first process, what it measures and records."""

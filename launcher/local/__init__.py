@@ -1,0 +1,1 @@
+"""What local jobs share on this machine: their controller, and the GPUs."""
