@@ -17,7 +17,7 @@ from launcher.launches import cluster_and_grace
 from launcher.processes.terminal import is_terminal
 from launcher.recipe import default_python, project_root
 from launcher.records import LaunchRecords
-from launcher.slurm.client import submission_environment
+from launcher.slurm.calls import submission_environment
 from launcher.slurm.script import sbatch_options, srun_arguments
 from launcher.status import RUNNING, chain_status
 

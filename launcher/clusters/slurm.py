@@ -30,6 +30,7 @@ from launcher.private import sha256
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.settings.ranges import number, seconds
 from launcher.slurm import client as slurm_client
+from launcher.slurm.capacity import check_fits
 from launcher.slurm.daemons import StepDaemons
 from launcher.slurm.ending import settled
 from launcher.slurm.script import (
@@ -253,7 +254,7 @@ class SlurmCluster:
             asked = {**sbatch_options(job, launch.experiment), "job-name": ""}
             if asked not in tested:
                 tested.append(asked)
-                slurm_client.test_only(self._script(job, launch), job.stage, _asked(job))
+                check_fits(self._script(job, launch), job.stage, _asked(job))
 
     def preview(self, launch: Launch, directory: Path) -> Mapping[str, str]:
         """Return the command and the script of each stage."""

@@ -18,6 +18,7 @@ from launcher.doctor.finding import FAIL, INFO, OK, WARN, Finding
 from launcher.doctor.subject import Subject
 from launcher.errors import LauncherError
 from launcher.slurm import client as slurm_client
+from launcher.slurm.calls import submission_environment
 
 # For a job of a second to get a node.
 JOB_TIMEOUT_S = 90.0
@@ -53,7 +54,7 @@ def reach(subject: Subject) -> Iterator[Finding]:
     except LauncherError as error:
         yield Finding("SLURM", FAIL if is_chosen else INFO, str(error))
         return
-    environment = slurm_client.submission_environment(os.environ)
+    environment = submission_environment(os.environ)
     shown = ask(["sinfo", "--noheader", "--format=%R %a %D %G"], environment)
     partitions = "; ".join(shown.output.splitlines()) or "no partition that you may use"
     yield Finding("SLURM", OK, f"cluster {name} answers; partitions: {partitions}")
@@ -81,7 +82,7 @@ def node(subject: Subject) -> Iterator[Finding]:
     command += [*options, f"--chdir={folder}", python, "-IS", "-c", _ON_NODE, str(folder), runtime]
     try:
         before_s = time.time()
-        environment = slurm_client.submission_environment(os.environ)
+        environment = submission_environment(os.environ)
         answer = ask(command, environment, timeout_s=JOB_TIMEOUT_S)
         after_s = time.time()
         if not answer.ok:

@@ -40,6 +40,8 @@ from launcher.recipe import Recipe
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.slurm import client as slurm_client
 from launcher.slurm import epilogue as slurm_epilogue
+from launcher.slurm.calls import submission_environment
+from launcher.slurm.capacity import check_fits
 from launcher.slurm.script import script_text
 from launcher.status import chain_status, job_status
 
@@ -262,7 +264,7 @@ def test_a_refusal_names_what_was_asked_and_what_there_is(commands) -> None:
     commands("sinfo", "main*|3|4|7000|gpu:4\nlow|2|8+|15000+|(null)\n")
     asked = {"nodes": 1, "mem_gb": 900, "gpus_per_node": 0, "partition": None}
     with pytest.raises(ConfigError) as caught:
-        slurm_client.test_only("#!/bin/sh\n", "fit", asked)
+        check_fits("#!/bin/sh\n", "fit", asked)
     assert str(caught.value) == (
         "SLURM would not take fit: sbatch: Requested node configuration is not available. "
         "It asks for nodes=1, mem_gb=900. There is: main: 3 nodes with 4 CPUs, 6.8 GiB, gpu:4; "
@@ -271,10 +273,10 @@ def test_a_refusal_names_what_was_asked_and_what_there_is(commands) -> None:
     )
     commands("sinfo", "".join(f"p{n}|1|1|1|(null)\n" for n in range(6)))
     with pytest.raises(ConfigError, match=r"p3: .*; and 2 more: sinfo -o"):
-        slurm_client.test_only("#!/bin/sh\n", "fit", asked)
+        check_fits("#!/bin/sh\n", "fit", asked)
     commands("sbatch", errors="sbatch: unrecognized option '--exclood=n1'", code=1)
     with pytest.raises(ConfigError) as caught:
-        slurm_client.test_only("#!/bin/sh\n", "fit", asked)
+        check_fits("#!/bin/sh\n", "fit", asked)
     assert "There is" not in str(caught.value)
 
 
@@ -290,7 +292,7 @@ def test_without_a_controller_it_is_said_what_to_set(
     )
     commands("sbatch", errors=lost, code=1)
     with pytest.raises(LauncherError) as caught:
-        slurm_client.test_only("#!/bin/sh\n", "fit", {})
+        check_fits("#!/bin/sh\n", "fit", {})
     assert not isinstance(caught.value, ConfigError)  # nothing is wrong with the stage
     assert str(caught.value) == (
         "SLURM's commands find no controller from here (sbatch: Could not establish a "
@@ -299,10 +301,10 @@ def test_without_a_controller_it_is_said_what_to_set(
     )
     commands("sbatch", errors="Unable to contact slurm controller (connect failure)", code=1)
     with pytest.raises(LauncherError, match=r"SLURM does not answer.*scontrol ping"):
-        slurm_client.test_only("#!/bin/sh\n", "fit", {})
+        check_fits("#!/bin/sh\n", "fit", {})
     monkeypatch.setenv("SLURM_CONF", str(tmp_path / "gone.conf"))
     with pytest.raises(LauncherError, match=r"gone\.conf, and there is no such file"):
-        slurm_client.test_only("#!/bin/sh\n", "fit", {})
+        check_fits("#!/bin/sh\n", "fit", {})
 
 
 def test_what_strangers_call_their_folders_harms_nobody(commands, tmp_path: Path) -> None:
@@ -414,11 +416,11 @@ def test_nothing_of_an_enclosing_job_is_inherited() -> None:
         "NODE_RANK": "1",
         "TMPDIR": "/scratch/job-71",
     }
-    assert slurm_client.submission_environment({**site, **job}) == site
+    assert submission_environment({**site, **job}) == site
     at_a_terminal = {"TMPDIR": "/scratch/717", "MASTER_ADDR": "n9", "SBATCH_QOS": "x"}
-    kept = slurm_client.submission_environment({**site, **at_a_terminal})
+    kept = submission_environment({**site, **at_a_terminal})
     assert kept == {**site, "TMPDIR": "/scratch/717", "MASTER_ADDR": "n9"}
-    other = slurm_client.submission_environment({"SLURM_JOB_ID": "71", "TMPDIR": "/scratch/717"})
+    other = submission_environment({"SLURM_JOB_ID": "71", "TMPDIR": "/scratch/717"})
     assert other == {"TMPDIR": "/scratch/717"}
 
 
@@ -536,7 +538,7 @@ def test_what_sbatch_says_is_the_message(commands) -> None:
     with pytest.raises(LauncherError, match=r"^sbatch: invalid partition: x; no$"):
         slurm_client.sbatch([], "#!/bin/sh\n")
     with pytest.raises(ConfigError, match=r"would not take fit: sbatch: invalid.*--dry-run shows"):
-        slurm_client.test_only("#!/bin/sh\n", "fit", {})
+        check_fits("#!/bin/sh\n", "fit", {})
     with pytest.raises(LauncherError, match="there is no scontrol here"):
         slurm_client.release("3")
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 def test_a_command_that_takes_too_long(
     site: Site, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launcher.slurm.client._QUERY_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("launcher.slurm.client.QUERY_TIMEOUT_S", 1.0)
     launch = site.launch("--stages", "train", "score", "cluster.sbatch.begin='now+1hour'")
     path = wrap_commands(tmp_path, **{command: "sleep 30"})
     if command == "sacct":  # it is asked for what squeue has forgotten
