@@ -48,12 +48,19 @@ class Verdict:
         runs: whether it runs again; otherwise it is taken over as it ended.
         reasons: why; of one that is kept all the same, what would speak against it.
         status: how it ended.
+        changes: of one that began and is not done, what has changed since it was launched.
     """
 
     stage: str
     runs: bool
     reasons: tuple[str, ...]
     status: JobStatus
+    changes: tuple[str, ...] = ()
+
+    @property
+    def has_other_config(self) -> bool:
+        """Whether the config of a stage that began and is not done is another by now."""
+        return any(change.startswith("config ") for change in self.changes)
 
 
 @dataclass(frozen=True)
@@ -135,14 +142,16 @@ def plan_rerun(
             f"{stage} comes after {undone[-1]}, which is not done. To run what is left of the "
             f"launch: {_command('resume', earlier)}"
         )
-    request, prepared, _ = prepare_again(earlier, settings)
+    request, prepared, basis = prepare_again(earlier, settings)
+    judged = judge(earlier, chain, prepared.launch, basis)
     verdicts = []
     for number, status in enumerate(chain):
         runs = number == place or (downstream and number > place)
         reasons = ["asked for"] if number == place else [f"comes after {stage}"] if runs else []
         if number > place and not runs and status.state == DONE:
             reasons = [f"made from what {stage} left before"]
-        verdicts.append(Verdict(status.stage, runs, tuple(reasons), status))
+        changes = judged[number].changes if runs else ()
+        verdicts.append(Verdict(status.stage, runs, tuple(reasons), status, changes))
     return _resumption(earlier, request, prepared, verdicts)
 
 
@@ -183,17 +192,19 @@ def judge(
     known: dict[str, Basis] = {}
     for number, status in enumerate(chain):
         stage, job = status.stage, jobs[status.stage]
+        changes: list[str] = []
+        if has_fingerprint := is_whole(job.get("fingerprint")):
+            source, below = job[CARRIED_FROM], launch.recipe.code_root
+            if source not in known:
+                known[source] = Basis.recorded(LaunchRecords(Path(source)))
+            was = known[source]
+            changes = differences(job["fingerprint"], now[stage], was, basis, below=below)
         if status.state != DONE:
-            verdicts.append(Verdict(stage, True, (_why_undone(status),), status))
+            has_run = status.has_ended and status.started is not None
+            since = tuple(changes) if has_run else ()
+            verdicts.append(Verdict(stage, True, (_why_undone(status),), status, since))
             continue
-        source = job[CARRIED_FROM]
-        was = known.setdefault(source, Basis.recorded(LaunchRecords(Path(source))))
-        reasons = []
-        if is_whole(job.get("fingerprint")):
-            below = launch.recipe.code_root
-            reasons += differences(job["fingerprint"], now[stage], was, basis, below=below)
-        else:
-            reasons.append("its launch recorded no fingerprint")
+        reasons = changes if has_fingerprint else ["its launch recorded no fingerprint"]
         reasons += _lost(earlier, stage, [each.stage for each in chain[number + 1 :]])
         reasons += _upstream(verdicts, [jobs[each.stage] for each in chain[:number]], job)
         runs = bool(reasons) and stage not in keep

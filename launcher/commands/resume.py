@@ -77,17 +77,34 @@ def go_on(resumption: Resumption, command_line: list[str], options: Namespace) -
 
 
 def changed_lines(records: LaunchRecords) -> list[str]:
-    """Return, of each finished stage that does not hold any more, what has changed since."""
+    """Return what has changed since: of what is done and does not hold, of what ended early."""
     from launcher.again.resume import explain
     from launcher.status import DONE
 
-    done = [verdict for verdict in explain(records) if verdict.status.state == DONE]
+    verdicts = explain(records)
+    done = [verdict for verdict in verdicts if verdict.status.state == DONE]
     lines = [
         f"{verdict.stage} does not hold any more: {reason}"
         for verdict in done
         for reason in verdict.reasons
+    ] or [f"what is done still holds: {', '.join(each.stage for each in done) or '–'}"]
+    lines += [
+        f"{verdict.stage} {verdict.status.state}; since then changed: {change}"
+        for verdict in verdicts
+        for change in verdict.changes
     ]
-    return lines or [f"what is done still holds: {', '.join(each.stage for each in done) or '–'}"]
+    return lines + set_aside_lines(verdicts)
+
+
+def set_aside_lines(verdicts: Sequence[Verdict]) -> list[str]:
+    """Say of which stages that ended early the saved work may not be gone on from."""
+    stages = [each.stage for each in verdicts if each.runs and each.has_other_config]
+    if not stages:
+        return []
+    return [
+        f"{', '.join(stages)} ran with another config: what was saved then may be put aside, and "
+        "not gone on from. To go on from it, undo the change."
+    ]
 
 
 def verdict_lines(verdicts: tuple[Verdict, ...]) -> list[str]:
@@ -99,7 +116,7 @@ def verdict_lines(verdicts: tuple[Verdict, ...]) -> list[str]:
     for verdict in verdicts:
         is_kept = verdict.status.state == DONE
         what = "runs" if verdict.runs else "kept" if is_kept else "left"
-        reasons = list(verdict.reasons)
+        reasons = [*verdict.reasons, *(f"since then changed: {each}" for each in verdict.changes)]
         if is_kept and not verdict.runs and reasons:
             reasons[0] = f"all the same: {reasons[0]}"
         first, *rest = reasons or [""]
@@ -108,4 +125,4 @@ def verdict_lines(verdicts: tuple[Verdict, ...]) -> list[str]:
     again = [each.stage for each in verdicts if each.runs and each.status.state == DONE]
     if again and any(each.reasons != ("asked for",) for each in verdicts if each.runs):
         lines.append(f"To keep what is done all the same: --keep {' '.join(again)}")
-    return lines
+    return lines + set_aside_lines(verdicts)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from launcher.clusters.base import JobState
+from launcher.display.status_table import status_table
 from launcher.records import LAUNCH, LaunchRecords
-from launcher.status_table import status_table
 from launcher.view import LaunchView
 
 CHAIN = ("prepare", "fit", "score")

@@ -241,6 +241,30 @@ def test_a_change_can_be_passed_over(chain: Chain) -> None:
     )
 
 
+def test_what_failed_names_what_has_changed_since(chain: Chain) -> None:
+    chain.follow(status=1, TINY_FAIL="train")
+    warning = "train ran with another config: what was saved then may be put aside"
+    assert warning not in chain.run("resume", "--explain").stdout
+    chain.edit("conf/training.yaml", "data_dir", "max_steps: 20\ndata_dir")
+    chain.follow("resume", status=1, TINY_FAIL="train")
+    chain.edit("conf/training.yaml", "max_steps: 20", "max_steps: 40")
+    changed = "since then changed: config training.max_steps: 20 → 40"
+    told = chain.explain()
+    assert told["train"] == f"runs  failed: exit status 1; {changed}"
+    assert told["infer"] == "runs  never ran: train failed"  # which has nothing to change from
+    shown = chain.run("status", "--explain").stdout
+    assert "\ntrain failed; since then changed: config training.max_steps: 20 → 40\n" in shown
+    assert f"\n{warning}" in shown
+    chain.edit("src/tiny_system.py", "made by", "written by")
+    told = chain.explain()["train"]
+    assert told.startswith("runs  failed: exit status 1; since then changed: code: src/tiny_system")
+    shown = chain.run("rerun", "train", "--dry-run").stdout
+    assert changed in shown
+    assert f"\n{warning}" in shown
+    shown = chain.follow("resume", "--keep", "create_dataset")
+    assert shown.index(warning) < shown.index("\nlaunch ")  # before anything is submitted
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -383,7 +407,9 @@ def test_status_names_what_does_not_hold_any_more(chain: Chain) -> None:
     assert chain.run("status", "--explain").stdout.endswith(said)
     chain.edit("conf/inference.yaml", "beam: 4", "beam: 8")
     shown = chain.run("status", "--explain").stdout
-    assert shown.endswith("\ninfer does not hold any more: config inference.beam: 4 → 8\n")
+    change = "config inference.beam: 4 → 8"
+    assert f"\ninfer does not hold any more: {change}\n" in shown
+    assert f"\nmeasure failed; since then changed: {change}\n" in shown
 
 
 def test_a_launch_on_the_host_is_reproduced_while_the_tree_is_the_same(chain: Chain) -> None:
