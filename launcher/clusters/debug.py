@@ -21,6 +21,7 @@ from launcher.errors import StageFailed
 from launcher.job.stage_job import Outcome, StageJob
 from launcher.job.stop_request import StopRequest
 from launcher.local import gpus as local_gpus
+from launcher.local.turns import wait_for_turn
 from launcher.processes import terminal
 from launcher.processes.identity import ProcessId
 from launcher.processes.interrupts import INTERRUPTED, Interrupts
@@ -54,7 +55,7 @@ def allocation(
 ) -> Iterator[Allocation | Outcome]:
     """Wait for GPUs that another stage holds; give the reason where the job is not to run."""
     settings: Settings = job.settings.cluster
-    closed = local.wait_for_turn(job, records, stop, _AT_ONCE_S)
+    closed = wait_for_turn(job, records, stop, _AT_ONCE_S)
     if closed is not None:
         yield closed
         return

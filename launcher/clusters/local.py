@@ -27,27 +27,21 @@ from submitit.local.local import LocalJob
 
 from launcher.clusters.base import Allocation, JobHandle, JobState
 from launcher.containers.base import Feature
-from launcher.errors import ConfigError, LauncherError, RecordError
-from launcher.job import lost_job
+from launcher.errors import ConfigError, LauncherError
 from launcher.job import process as job_process
 from launcher.job.copied_code import python_path
 from launcher.job.stage_job import Outcome, StageJob
 from launcher.job.stop_request import StopRequest
 from launcher.local import controller as local_controller
 from launcher.local import gpus as local_gpus
+from launcher.local.turns import wait_for_turn
 from launcher.private import sha256
 from launcher.processes.identity import ProcessId
-from launcher.records import LAUNCH, LaunchRecords
+from launcher.records import LaunchRecords
 from launcher.settings.ranges import seconds
 from launcher.status import (
-    CANCELLED,
-    DONE,
     FAILED,
-    SKIPPED,
     JobStatus,
-    chain_status,
-    job_status,
-    why_skipped,
 )
 
 if TYPE_CHECKING:
@@ -57,8 +51,6 @@ _NO_LIMIT_S = 10 * 365 * 24 * 3600
 # A job takes some 0.6 s of processor time before it waits. Were all to take it at once, the first
 # stage of a chain would start seconds later. No stage is over before the next job is ready.
 _HEAD_START_S = 0.3
-# Between two looks at a launch that this one is queued behind.
-_OTHERS_POLL_S = 0.25
 # To a job process: kill the stage. Those who do not know of it, as before they listen, end.
 _FORCE = signal.SIGUSR1
 # What a job process then has: a daemon may be slow to remove a container.
@@ -135,56 +127,6 @@ def allocated(
         yield Allocation(
             node=os.uname().nodename, gpus=held.ids, record=record, held=held.descriptors
         )
-
-
-def wait_for_turn(
-    job: Job, records: LaunchRecords, stop: StopRequest, poll_s: float
-) -> Outcome | None:
-    """Wait until the whole launch is submitted and the job before is done.
-
-    Returns:
-        Why the job is not to run; None when it is, and when it was asked to stop.
-    """
-    submitter = ProcessId.from_record(records.read_launch()["launcher"])
-    own = ProcessId.of(os.getpid()).to_record()
-    upstream = job.after or "the end of the submission"
-    records.append(job.stage, "waiting", upstream=upstream, process=own)
-    while not stop.requested and not _is_released(records):
-        if not submitter.is_alive() and not _is_released(records):
-            return Outcome(CANCELLED, "the launcher ended before the whole chain was submitted")
-        time.sleep(poll_s)
-    wait_for_others(job, records, stop, poll_s)
-    while job.after is not None and not stop.requested:
-        status = job_status(records, job.after)
-        if status.state == DONE:
-            return None
-        if status.has_ended:
-            lost_job.close(records, status)
-            return Outcome(SKIPPED, why_skipped(status))
-        time.sleep(poll_s)
-    return None
-
-
-def wait_for_others(job: Job, records: LaunchRecords, stop: StopRequest, poll_s: float) -> None:
-    """Wait until the launches have ended that this one is queued behind."""
-    for directory in job.behind:
-        waits = False
-        while not stop.requested and _has_open_stages(directory):
-            if not waits:
-                records.append(job.stage, "waiting", upstream=f"launch {directory.name}")
-                waits = True
-            time.sleep(max(poll_s, _OTHERS_POLL_S))
-
-
-def _has_open_stages(directory: Path) -> bool:
-    try:
-        return not all(each.has_ended for each in chain_status(LaunchRecords(directory)))
-    except RecordError:  # cleaned away
-        return (directory / "launch.json").exists()
-
-
-def _is_released(records: LaunchRecords) -> bool:
-    return any(event["event"] == "released" for event in records.events(LAUNCH))
 
 
 class DetachedExecutor(submitit.LocalExecutor):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from launcher import registry
 from launcher.again.recorded_job import recorded_job
-from launcher.clusters import local, slurm
+from launcher.clusters import local
 from launcher.clusters.base import Allocation
 from launcher.containers.base import INSIDE, Container, ContainerRun, ImageFormat, Mount
 from launcher.errors import LauncherError
@@ -37,6 +37,7 @@ from launcher.processes import terminal
 from launcher.processes.identity import ProcessId
 from launcher.records import LaunchRecords
 from launcher.results import read_metadata
+from launcher.slurm.allocation import granted
 from launcher.status import RUNNING, job_status
 
 # With the image's own bash, where it has one.
@@ -106,7 +107,7 @@ def _allocation(job: Job, records: LaunchRecords, stop: StopRequest) -> Iterator
     """Tell what the shell has of this machine: of SLURM's allocation, or GPUs that are free."""
     settings = job.settings.cluster
     if settings.name == "slurm":
-        yield replace(slurm.granted(os.environ), rank=0, num_nodes=1, restart_count=0)
+        yield replace(granted(os.environ), rank=0, num_nodes=1, restart_count=0)
         return
     node = os.uname().nodename
     status = job_status(records, job.stage)
@@ -121,10 +122,10 @@ def _allocation(job: Job, records: LaunchRecords, stop: StopRequest) -> Iterator
         print(f"launcher: waiting for {reason}", file=sys.stderr)
 
     gpu_locks = settings.gpu_locks
-    with local.allocated(job, stop, settings.gpus, gpu_locks, on_wait=on_wait) as granted:
-        if not isinstance(granted, Allocation):
-            raise LauncherError(granted.reason)
-        yield granted
+    with local.allocated(job, stop, settings.gpus, gpu_locks, on_wait=on_wait) as given:
+        if not isinstance(given, Allocation):
+            raise LauncherError(given.reason)
+        yield given
 
 
 class _Shell:

@@ -30,7 +30,7 @@ from launcher.display import follow
 from launcher.dry_run import describe, nominal_run
 from launcher.errors import ConfigError, LauncherError
 from launcher.job import guard
-from launcher.job.stage_job import job_environment
+from launcher.job.stage_job import Outcome, job_environment
 from launcher.job.stop_request import StopRequest
 from launcher.launch import Launch, build_launch
 from launcher.plan import PlannedStage, StagePlan
@@ -564,7 +564,7 @@ def test_memory_and_gpus_are_what_slurm_says_of_this_node(
     job = make_launch(Path("/srv"), {}).jobs[0]
 
     with StopRequest() as stop, slurm.allocation(job, LaunchRecords(Path("/srv")), stop) as granted:
-        assert not isinstance(granted, slurm.Outcome)
+        assert not isinstance(granted, Outcome)
         assert (granted.gpus, granted.visible_gpus) == (("2", "3"), ("0", "1"))
         assert (granted.rank, granted.num_nodes, granted.restart_count) == (1, 3, 2)
         assert (granted.node, granted.master) == ("gpu09", "gpu08")
