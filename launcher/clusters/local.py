@@ -121,8 +121,8 @@ def allocated(
             yield Outcome(FAILED, str(error))
             return
         if resources.timeout_min is not None:
-            limit = f"out of time: its limit is {resources.timeout_min} min"
-            stop.request_after(resources.timeout_min * 60, limit)
+            reason = f"out of time: its limit is {resources.timeout_min} min"
+            stop.request_after(resources.timeout_min * 60, reason)
         record = {"cpus": resources.cpus_per_task or _num_cpus(), "mem_gb": resources.mem_gb}
         yield Allocation(
             node=os.uname().nodename, gpus=held.ids, record=record, held=held.descriptors

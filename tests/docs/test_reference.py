@@ -17,6 +17,7 @@ from launcher.settings.resources import Resources
 from tests.docs.reference import PAGES
 from tests.docs.reference.configuration import attributes
 from tests.docs.reference.messages import _raised, messages
+from tests.docs.reference.reasons import is_explained, reasons
 from tests.docs.reference.troubleshooting import _FAMILIES, halves, is_of
 from tests.docs.test_documents import REPOSITORY
 
@@ -48,6 +49,20 @@ def test_every_message_has_one_cause_and_cure() -> None:
         times.update(its)
     astray = {each.module: count for each, count in times.items() if count != 1}
     assert not astray, f"{_FAMILIES.name}: modules in no family, or in several: {astray}"
+
+
+def test_every_reason_of_a_stage_is_explained_and_no_other() -> None:
+    rows = yaml.safe_load(_FAMILIES.read_text())["reasons"]
+    explained = [
+        text for given, *_ in rows for text in ([given] if isinstance(given, str) else given)
+    ]
+    told = reasons()
+    assert "its node failed" in told
+    assert "cannot start …: …" in told
+    unexplained = [each for each in told if not any(is_explained(each, its) for its in explained)]
+    assert not unexplained, f"{_FAMILIES.name}, reasons: without a cause and a cure"
+    unknown = [each for each in explained if not any(is_explained(its, each) for its in told)]
+    assert not unknown, f"{_FAMILIES.name}, reasons: no stage ends with these"
 
 
 def test_what_is_raised_is_found() -> None:

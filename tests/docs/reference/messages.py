@@ -37,12 +37,14 @@ def _raised(tree: ast.Module) -> Iterator[tuple[str, str]]:
     for call in sorted(calls, key=lambda node: (node.lineno, node.col_offset)):
         name = call.func.id if isinstance(call.func, ast.Name) else ""
         if name.endswith(("Error", "_error", "_refused")) or name in _RAISERS:
-            texts = [text for each in call.args if (text := _text(each)).strip(f"{VARIES}: ().;,")]
+            texts = [
+                text for each in call.args if (text := text_of(each)).strip(f"{VARIES}: ().;,")
+            ]
             if texts:
                 yield name, " ".join(texts[-1].split())
 
 
-def _text(node: ast.expr) -> str:
+def text_of(node: ast.expr) -> str:
     """Return what an expression is, as far as it stands in the source."""
     if isinstance(node, ast.Constant):
         return node.value if isinstance(node.value, str) else ""
@@ -50,5 +52,5 @@ def _text(node: ast.expr) -> str:
         parts = [each.value if isinstance(each, ast.Constant) else VARIES for each in node.values]
         return "".join(map(str, parts))
     if isinstance(node, ast.BinOp):
-        return "".join(_text(each) or VARIES for each in (node.left, node.right))
+        return "".join(text_of(each) or VARIES for each in (node.left, node.right))
     return ""

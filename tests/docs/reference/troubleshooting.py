@@ -24,7 +24,9 @@ def troubleshooting() -> str:
     """Return the page."""
     families = yaml.safe_load(_FAMILIES.read_text())
     told = messages()
-    rows = [("reason", "cause", "what to do"), *map(tuple, families["reasons"])]
+    rows = [("reason", "cause", "what to do")]
+    for given, cause, cure in families["reasons"]:
+        rows.append(("<br>".join([given] if isinstance(given, str) else given), cause, cure))
     parts = [_HEAD, "## Why a stage ended", table(rows)]
     for part in families["parts"]:
         parts.append(f"## {part['title']}")
