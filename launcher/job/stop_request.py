@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Protocol
 
 CANCELLED = "cancelled"
@@ -65,12 +65,7 @@ class StopRequest:
                 self._listen(signum, self._on_signal)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for timer in filter(None, (self._timer, self._last_timer)):
             timer.cancel()
         for signum, before in self._before.items():

@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 _GIB = 2**30
@@ -45,12 +44,7 @@ class UseWatch:
             threading.Thread(target=self._watch_gpus, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_over.set()
         self.used = {"wall_s": round(time.monotonic() - self._began_s, 3)}
         if self._file is not None:

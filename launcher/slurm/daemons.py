@@ -11,7 +11,6 @@ import os
 import threading
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from launcher.errors import LauncherError
 from launcher.job.stop_request import StopRequest
@@ -43,12 +42,7 @@ class StepDaemons:
             threading.Thread(target=self._watch, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._left.set()
         if os.getppid() != self._parent or self._is_lost():
             _cancel_unless_ending()

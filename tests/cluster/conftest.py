@@ -16,7 +16,8 @@ import pytest
 
 from tests.cluster.image_fixtures import cpu_image  # noqa: F401  a fixture
 from tests.cluster.rehearsed import Rehearsal, Slurm, User, run
-from tests.conftest import lacks
+from tests.cluster.slurm_launches import Site, write_recipe
+from tests.conftest import HOSTILE_NAME, lacks
 
 REHEARSAL_SCRIPTS = Path(__file__).parent / "rehearsal"
 USER = "launcher-test"
@@ -55,6 +56,16 @@ def slurm(request: pytest.FixtureRequest, rehearsal: Rehearsal) -> Slurm:
     found = Slurm(environment=environment, accounting=accounting, nodes=tuple(nodes.split()))
     assert "is UP" in found.run("scontrol", "ping"), "make cluster-up starts what has ended"
     return found
+
+
+@pytest.fixture
+def site(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Return a recipe, in a folder with a hostile name, to be launched on SLURM."""
+    for name, value in slurm.environment.items():
+        monkeypatch.setenv(name, value)
+    made = Site(slurm, write_recipe(tmp_path / HOSTILE_NAME / "tiny" / "asr"))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

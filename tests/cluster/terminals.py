@@ -13,7 +13,6 @@ import termios
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 
 # The prompt tells the exit status of what was typed before, between characters that nobody sees.
 _PROMPT = re.compile(r"\x1e(\d+)\x1e\$ \Z")
@@ -42,12 +41,7 @@ class Terminal:
     def __enter__(self) -> Terminal:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._shell.returncode is None:
             self.close()
 

@@ -6,26 +6,15 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.rehearsed import Slurm
-from tests.cluster.slurm_launches import Site, until, write_recipe
-from tests.conftest import HOSTILE_NAME
+from tests.cluster.slurm_launches import Site, until
 
 pytestmark = pytest.mark.cluster
 both_slurms = pytest.mark.parametrize("slurm", ["plain", "accounting"], indirect=True)
-
-
-@pytest.fixture
-def site(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for name, value in slurm.environment.items():
-        monkeypatch.setenv(name, value)
-    made = Site(slurm, write_recipe(tmp_path / HOSTILE_NAME / "tiny" / "asr"))
-    yield made
-    made.close()
 
 
 @both_slurms

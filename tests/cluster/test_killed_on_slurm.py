@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.faults.table import PROCESS_KILLED
-from tests.cluster.rehearsed import Slurm
-from tests.cluster.slurm_launches import Site, until, write_recipe
+from tests.cluster.slurm_launches import Site, until
 from tests.cluster.test_slurm_faults import ended, left_running
-from tests.conftest import HOSTILE_NAME
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
-
-
-@pytest.fixture
-def site(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for name, value in slurm.environment.items():
-        monkeypatch.setenv(name, value)
-    made = Site(slurm, write_recipe(tmp_path / HOSTILE_NAME / "tiny" / "asr"))
-    yield made
-    made.close()
 
 
 @pytest.mark.faults(PROCESS_KILLED)

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.cluster.rehearsed import Slurm
-from tests.cluster.slurm_launches import Site, until, write_recipe
-from tests.conftest import HOSTILE_NAME
+from tests.cluster.slurm_launches import Site, until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 TELL = "import json, os; print(json.dumps(dict(os.environ)))"
-
-
-@pytest.fixture
-def site(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for name, value in slurm.environment.items():
-        monkeypatch.setenv(name, value)
-    made = Site(slurm, write_recipe(tmp_path / HOSTILE_NAME / "tiny" / "asr"))
-    yield made
-    made.close()
 
 
 def told(site: Site, stage: str) -> dict[str, str]:

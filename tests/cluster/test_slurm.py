@@ -31,15 +31,6 @@ CHAIN = ("--stages", "report", "train", "score")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture
-def site(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    for name, value in slurm.environment.items():
-        monkeypatch.setenv(name, value)
-    made = Site(slurm, write_recipe(tmp_path / HOSTILE_NAME / "tiny" / "asr"))
-    yield made
-    made.close()
-
-
 def refused(site: Site, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """Return the exit status and the message of a launch that is not to happen."""
     options = ["--recipe", str(site.recipe), "--container", "none", *arguments]
