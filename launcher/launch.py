@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ INSIDE_DIR, HOME_DIR, SNAPSHOT_DIR = "inside", "home", "snapshot"
 # By which containers are found, and told whose they are. A shell's names the process it is for.
 LAUNCH_LABEL, STAGE_LABEL = "launcher.launch", "launcher.stage"
 DIRECTORY_LABEL, SHELL_LABEL = "launcher.directory", "launcher.shell"
+# Of a stage in a container: the commits of the code roots, as JSON, by path.
+GIT_COMMITS = "LAUNCHER_GIT_COMMITS"
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ def build_launch(
     directory: Path,
     pins: Mapping[str, ImagePin],
     mounts: Sequence[Mount] = (),
+    commits: Mapping[str, str] | None = None,
     terminal: bool = False,
 ) -> Launch:
     """Return the jobs of a plan: one for each stage, each after the one before.
@@ -120,6 +124,7 @@ def build_launch(
         directory: the launch directory that it is to have.
         pins: the image of each stage.
         mounts: what containers see of the host.
+        commits: where code roots stand, by path, for images without git.
         terminal: whether stages get this terminal.
     """
     jobs: list[Job] = []
@@ -144,6 +149,7 @@ def build_launch(
                 **thread_environment(resources.cpus_per_task),
                 **settings.env,
                 "LAUNCHER_LAUNCH_ID": directory.name,
+                **told_environment(container, pins.get(stage.name), commits or {}),
             },
             secrets=tuple(config.secrets),
             uid=os.getuid(),
@@ -237,6 +243,18 @@ def home_environment(home: Path) -> dict[str, str]:
         "XDG_CACHE_HOME": str(home / ".cache"),
         "TORCHINDUCTOR_CACHE_DIR": str(home / ".cache" / "torchinductor"),
     }
+
+
+def told_environment(
+    container: Container, pin: ImagePin | None, commits: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what a stage cannot see by itself: what it runs in, and the commit of its code."""
+    told = {"LAUNCHER_CONTAINER": container.name}
+    if pin is not None:
+        told["LAUNCHER_IMAGE"] = pin.asked
+    if commits and container.image_format != ImageFormat.NONE:
+        told[GIT_COMMITS] = json.dumps(commits)
+    return told
 
 
 def thread_environment(cpus: int | None) -> dict[str, str]:

@@ -30,6 +30,7 @@ from launcher.recipe import (
 )
 from launcher.settings.stage import stage_config
 from launcher.snapshot import SnapshotPlan, plan_snapshot
+from launcher.snapshot.record import commits
 from launcher.snapshot.recorded import RecordedCode
 from launcher.stage_images import (
     changed_image_inputs,
@@ -122,6 +123,7 @@ def prepare(
         directory=directory,
         pins=pins,
         mounts=seen.mounts,
+        commits=commits(snapshot) if in_container else {},
         terminal=config.cluster.name == "debug" and terminal.is_terminal(),
     )
     notices += changed_image_inputs(config, pins)

@@ -193,8 +193,10 @@ def log_stage_metadata(
     logger.info("Python %s on %s", known["python"], host["platform"])
     git = known["git"]
     if git is not None:
-        changes = f"{len(git['changed_files'])} files changed" if git["dirty"] else "clean"
-        logger.info("Git: %s (%s), %s", git["commit"], git["branch"], changes)
+        changed = len(git["changed_files"])
+        changes = f"{changed} files changed" if changed else "changed" if git["dirty"] else "clean"
+        branch = f" ({git['branch']})" if git["branch"] else ""
+        logger.info("Git: %s%s, %s", git["commit"], branch, changes)
     for title in ("devices", "job", "container", "environment"):
         if known[title]:
             logger.info("%s: %s", title.capitalize(), json.dumps(known[title]))

@@ -6,6 +6,7 @@ import argparse
 import getpass
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import resource
@@ -47,8 +48,10 @@ _CONTAINER_VARIABLES = (
     "CH_RUNNING",
     "container",
     "LAUNCHER_IMAGE",
-    "LAUNCHER_IMAGE_DIGEST",
 )
+# Set by a launcher: the runtime that it runs the stage in, and where each of its code roots stood
+# at submission, as JSON: {"/path": "<commit>" or "<commit>-dirty"}.
+_RUNTIME, _COMMITS = "LAUNCHER_CONTAINER", "LAUNCHER_GIT_COMMITS"
 _DEVICE_VARIABLES = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "NVIDIA_VISIBLE_DEVICES")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "SLURM_CPUS_PER_TASK")
 
@@ -134,11 +137,12 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     """Return commit, branch and the state of uncommitted changes; ``None`` outside git.
 
     ``diff_sha256`` covers the tracked files' difference to the commit, so that two runs from
-    equally changed trees can be told to be equal.
+    equally changed trees can be told to be equal. Where git tells nothing, as in an image without
+    it, it is what the launcher knew at submission, as far as that goes.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
-        return None
+        return _git_state_at_submission(folder)
     diff = _git(folder, "diff", "HEAD", "--no-ext-diff", "--binary") or ""
     status = (_git(folder, "status", "--porcelain") or "").splitlines()
     return {
@@ -147,6 +151,24 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         "dirty": bool(status),
         "changed_files": [line[3:] for line in status[:100]],
         "diff_sha256": hashlib.sha256(diff.encode(errors="replace")).hexdigest() if diff else None,
+    }
+
+
+def _git_state_at_submission(folder: Path) -> dict[str, Any] | None:
+    try:
+        told = {Path(root): str(what) for root, what in json.loads(os.environ[_COMMITS]).items()}
+    except (KeyError, ValueError, AttributeError):
+        return None
+    roots = [root for root in told if folder.is_relative_to(root)]
+    if not roots:
+        return None
+    commit, dash, _ = told[max(roots, key=lambda root: len(root.parts))].partition("-")
+    return {
+        "commit": commit,
+        "branch": None,
+        "dirty": bool(dash),
+        "changed_files": [],
+        "diff_sha256": None,
     }
 
 
@@ -228,11 +250,13 @@ def _present(names: tuple[str, ...]) -> dict[str, str]:
 
 def _container() -> dict[str, str]:
     identity = _present(_CONTAINER_VARIABLES)
-    if Path("/.dockerenv").exists():
-        identity["runtime"] = "docker"
-    elif Path("/run/.containerenv").exists():
-        identity["runtime"] = "podman"
-    return identity
+    found = {"/.dockerenv": "docker", "/run/.containerenv": "podman"}
+    around = next((name for mark, name in found.items() if Path(mark).exists()), None)
+    told = os.environ.get(_RUNTIME)
+    if told == "none" and around is not None:  # the host of the stage is a container itself
+        return {**identity, "runtime": told, "host": around}
+    runtime = told or around
+    return {**identity, "runtime": runtime} if runtime else identity
 
 
 def _devices() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -13,7 +14,7 @@ from launcher.config import from_record
 from launcher.containers.base import Mount
 from launcher.errors import RecordError
 from launcher.images.pin import ImagePin
-from launcher.launch import Job, build_launch
+from launcher.launch import GIT_COMMITS, Job, build_launch
 from launcher.plan import StagePlan
 from launcher.recipe import Recipe
 from launcher.records import LaunchRecords
@@ -54,6 +55,7 @@ def recorded_job(records: LaunchRecords, stage: str) -> Job:
             directory=records.directory,
             pins={stage: _pin(image)} if image else {},
             mounts=[_mount(each) for each in of_stage["mounts"]],
+            commits=recorded_commits(of_stage),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RecordError(
@@ -64,6 +66,12 @@ def recorded_job(records: LaunchRecords, stage: str) -> Job:
         if job.stage == stage:
             return job
     raise RecordError(f"{records.directory / 'launch.json'} has no plan of {stage}")
+
+
+def recorded_commits(job: Mapping[str, Any]) -> dict[str, str]:
+    """Return the commits that a stage was told; none where its launch told none."""
+    told: dict[str, str] = json.loads(job["environment"].get(GIT_COMMITS, "{}"))
+    return told
 
 
 def _job_record(records: LaunchRecords, stage: str) -> Mapping[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 from launcher import registry
 from launcher.again.continued import CARRIED_FROM, REPRODUCES, Continued
 from launcher.again.fingerprint import Basis, image_digest
+from launcher.again.recorded_job import recorded_commits
 from launcher.again.request import LaunchRequest
 from launcher.clusters.base import Cluster
 from launcher.config import from_record
@@ -127,6 +128,7 @@ def _reproduction(earlier: LaunchRecords, record: Mapping[str, Any]) -> Reproduc
         directory=directory,
         pins=pins,
         mounts=mounts,
+        commits=recorded_commits(jobs[0]),
     )
     differences = [
         *_code_differences(code, record),

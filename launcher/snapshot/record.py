@@ -10,7 +10,7 @@ from typing import Any
 from launcher.printable import printable
 from launcher.snapshot import git as git_tree
 from launcher.snapshot.copy import Contents, digest_of
-from launcher.snapshot.plan import CodeRoot
+from launcher.snapshot.plan import CodeRoot, SnapshotPlan
 
 MAX_NAMED = 200
 
@@ -46,6 +46,17 @@ def describe(root: CodeRoot, number: int, contents: Contents) -> dict[str, Any]:
         "untracked": [printable(name) for name in untracked[:MAX_NAMED]],
         "nested": states[1:],
     }
+
+
+def commits(plan: SnapshotPlan) -> dict[str, str]:
+    """Return the commit of each code root that git knows, with ``-dirty`` where files differ."""
+    found = {}
+    for number, root in enumerate(plan.roots):
+        if root.mode == "git" and (commit := (state := _state(root, root.path))["commit"]):
+            own = (each for each in plan.entries if each.root == number)
+            is_dirty = state["changed"] or any(not each.tracked for each in own)
+            found[str(root.path)] = f"{commit}-dirty" if is_dirty else commit
+    return found
 
 
 def _state(root: CodeRoot, folder: Path) -> dict[str, Any]:

@@ -182,6 +182,10 @@ def test_editing_while_a_job_waits_changes_nothing(launches: Launches, tmp_path:
     record = records.read_launch()["snapshot"]
     assert record["mode"] == "git"
     assert record["roots"][0]["changed"] == ["src/tiny_system.py"]
+    metadata = json.loads(launches.file("score", ".metadata.json").read_text())
+    assert metadata["git"]["commit"] == record["roots"][0]["commit"]  # also where git is not
+    assert metadata["git"]["dirty"]
+    assert metadata["container"]["runtime"] == "docker"
 
 
 def test_a_stage_sees_the_gpus_of_its_job_and_no_others(launches: Launches, slurm: Slurm) -> None:

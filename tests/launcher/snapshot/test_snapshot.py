@@ -28,6 +28,7 @@ from launcher.snapshot import (
 )
 from launcher.snapshot import copy as snapshot_copy
 from launcher.snapshot import plan as snapshot_plan
+from launcher.snapshot.record import commits
 from tests.conftest import lacks
 
 IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "protocol.file.allow=always")
@@ -119,6 +120,17 @@ def seen(plan: SnapshotPlan, path: Path) -> Path:
 
 
 # What is taken
+
+
+def test_each_root_names_its_commit(repo: Path, directory: Path) -> None:
+    head = git(repo, "rev-parse", "HEAD").strip()
+    assert commits(plan(repo, directory)) == {str(repo): head}
+    assert commits(plan(repo, directory, mode="copy")) == {}
+    (repo / "lib/b.py").write_text("edited")
+    assert commits(plan(repo, directory)) == {str(repo): f"{head}-dirty"}
+    git(repo, "checkout", "-q", "lib/b.py")
+    write_all(repo, {"lib/new.py": "new"})
+    assert commits(plan(repo, directory)) == {str(repo): f"{head}-dirty"}
 
 
 def test_what_lies_in_the_tree_is_taken_whatever_is_committed(repo: Path, directory: Path) -> None:
