@@ -169,13 +169,13 @@ class LaunchView:
 
     @property
     def in_words(self) -> str:
-        """Its state with the stage that it is at: ``running train, 4 of 7``."""
+        """Its state with the stage: ``running train, 4 of 7``, ``failed: train (stage 4 of 7)``."""
         for number, stage in enumerate(self.stages, 1):
             if stage.status.state != states.DONE and stage.status.state == self.state:
                 name = stage.status.stage
                 if self.state in (states.RUNNING, states.PENDING):
                     return f"{self.state} {name}, {number} of {len(self.stages)}"
-                return f"{self.state} at {name}, {number} of {len(self.stages)}"
+                return f"{self.state}: {name} (stage {number} of {len(self.stages)})"
         return self.state
 
     @property
@@ -183,6 +183,24 @@ class LaunchView:
         """Name of the experiment: the folder of its results, else of the recipe."""
         plan = self.record.get("plan") or {}
         return Path(plan.get("exp_dir") or self.record.get("recipe_dir") or "?").name
+
+    @property
+    def elapsed_s(self) -> float | None:
+        """Seconds from its making to its end, or until now; None where the record lacks one."""
+        own = [each for each in self.stages if each.status.carried_from is None]
+        ends = [each.status.ended for each in own if each.status.ended is not None]
+        created = self.record.get("created")
+        end = max(ends, default=None) if self.has_ended else time.time()
+        if not isinstance(created, (int, float)) or end is None:
+            return None
+        return max(end - created, 0.0)
+
+    @property
+    def goes_on_from(self) -> str | None:
+        """Its link to an earlier launch, in words: ``resumes NAME``; None where it has none."""
+        links = ("resumes", "reproduces")
+        found = [(link, self.record[link]) for link in links if self.record.get(link)]
+        return f"{found[0][0]} {Path(str(found[0][1])).name}" if found else None
 
     @property
     def cluster(self) -> str:

@@ -19,7 +19,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print it; return the exit status."""
-    from launcher.display.stage_output import follow_stages, show_stage, stage_of_interest
+    from launcher.display.stage_output import (
+        follow_stages,
+        say_stage,
+        show_stage,
+        stage_of_interest,
+    )
     from launcher.errors import UsageError
     from launcher.launches import find_stages
     from launcher.processes.interrupts import INTERRUPTED
@@ -33,6 +38,8 @@ def run(options: Namespace) -> int:
             follow_stages(records, stages, num_lines=options.lines, log=options.log)
         else:
             for stage in stages or [stage_of_interest(records)]:
+                if len(stages) != 1:
+                    say_stage(stage)
                 show_stage(records, stage, num_lines=options.lines, log=options.log)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -56,6 +56,11 @@ class Entry:
         return self.view.in_words if self.view else f"{DAMAGED}: {self.problem}"
 
     @property
+    def note(self) -> str:
+        """The launch that it goes on from, or why it cannot be read."""
+        return (self.view.goes_on_from or "") if self.view else self.problem
+
+    @property
     def unasked(self) -> str:
         """What could not be asked of its cluster."""
         return self.view.unasked if self.view else ""
@@ -68,6 +73,9 @@ class Entry:
             "created": self.created,
             "cluster": self.cluster,
             "experiment": self.view.experiment if self.view else None,
+            "resumes": self.view.record.get("resumes") if self.view else None,
+            "reproduces": self.view.record.get("reproduces") if self.view else None,
+            "elapsed_s": self.view.elapsed_s if self.view else None,
             "state": self.state,
             "in_words": self.in_words,
             "stages": [each.status.stage for each in self.view.stages] if self.view else [],

@@ -67,6 +67,11 @@ def show_stage(
         _Printer().rest_of(file)
 
 
+def say_stage(stage: str) -> None:
+    """Say whose output follows, beside it: what is piped on is the stage's alone."""
+    _say(f"── {stage}")
+
+
 def follow_stages(
     records: LaunchRecords,
     stages: Sequence[str],
@@ -85,8 +90,8 @@ def follow_stages(
     chain = [str(job["stage"]) for job in records.read_launch()["jobs"]]
     followed = list(stages) or chain[chain.index(stage_of_interest(records)) :]
     for number, stage in enumerate(followed):
-        if len(followed) > 1:
-            _say(f"── {stage}")
+        if len(stages) != 1:
+            say_stage(stage)
         _follow(_Look(records, stage), num_lines if number == 0 else None, log=log)
 
 

@@ -38,5 +38,5 @@ def cluster_to_ask(records: LaunchRecords) -> tuple[Cluster | None, str]:
         try:
             cluster.check_reach()
         except LauncherError as error:
-            return cluster, f"{error} What follows is what is on record."
+            return None, f"{str(error).rstrip('.')}. What follows is what is on record."
     return cluster, ""

@@ -70,7 +70,9 @@ def run(command: Sequence[str], script: str | None = None, *, timeout_s: float =
             timeout_s=timeout_s,
         )
     except FileNotFoundError:
-        raise LauncherError(f"there is no {command[0]} here") from None
+        raise LauncherError(
+            f"there is no {command[0]} here. Type the command on a login node of the cluster."
+        ) from None
     except subprocess.TimeoutExpired:
         raise LauncherError(f"{command[0]} has not answered within {timeout_s:g} s") from None
     output, errors = (os.fsdecode(each).strip() for each in (done.stdout, done.stderr))

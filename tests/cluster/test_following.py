@@ -37,7 +37,7 @@ def test_a_chain_as_status_list_and_wait_tell_it(site: Site, slurm: Slurm) -> No
     assert stages["fail"]["failure_lines"][-1] == "sys.exit(3) called in the stage"
     assert Path(stages["fail"]["output"]) == launch.file("fail", ".out")
     assert stages["score"]["log"] is None
-    assert "failed at fail, 2 of 3" in site.run("list").stdout
+    assert "failed: fail (stage 2 of 3)" in site.run("list").stdout
     assert "the disk is on fire" in site.run("logs").stdout  # of the stage that failed
 
 

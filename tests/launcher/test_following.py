@@ -88,7 +88,9 @@ def test_a_launch_from_its_first_stage_to_its_end(
     assert told["stages"][0]["node"] == os.uname().nodename
     shown = launcher("list", cwd=recipe_dir).stdout
     assert re.search(
-        r"^one +\d{4}-\d\d-\d\d \d\d:\d\d +local +running prepare, 1 of 3$", shown, re.M
+        r"^one +\d{4}-\d\d-\d\d \d\d:\d\d +local +running prepare, 1 of 3 +[\d.]+ s +3  tiny$",
+        shown,
+        re.M,
     )
     nothing = launcher("logs", "fit", cwd=recipe_dir)
     assert (nothing.returncode, nothing.stdout) == (2, "")
@@ -114,7 +116,12 @@ def test_a_launch_from_its_first_stage_to_its_end(
         assert re.search("^score +done", command.said(), re.M)
     assert api.status(running).state == "done"
     assert launcher("logs", "prepare", "-n", "1", cwd=recipe_dir).stdout.count("\n") == 1
-    assert "last line" in launcher("logs", "one", "prepare", cwd=recipe_dir).stdout
+    named = launcher("logs", "one", "prepare", cwd=recipe_dir)
+    assert "last line" in named.stdout
+    assert named.stderr == ""
+    unnamed = launcher("logs", cwd=recipe_dir)
+    assert unnamed.stderr == "launcher: ── score\n"  # whose it is, beside it
+    assert "[START] stage: score" in unnamed.stdout
     assert "[START] stage: prepare" in launcher("logs", "prepare", "--log", cwd=recipe_dir).stdout
 
 
@@ -127,7 +134,7 @@ def test_cancelling_a_stage_leaves_those_before_it(
     states = [each.status.state for each in api.status(running).stages]
     assert states == ["running", "cancelled", "cancelled"]
     open_gate(recipe_dir)
-    assert api.wait(running, timeout_s=60).in_words == "cancelled at fit, 2 of 3"
+    assert api.wait(running, timeout_s=60).in_words == "cancelled: fit (stage 2 of 3)"
     assert launcher("wait", "--quiet", cwd=recipe_dir).returncode == 1
     assert launcher("cancel", "fit", cwd=recipe_dir).returncode == 0
     # Of a stage that never began, there is what its job said.

@@ -100,8 +100,8 @@ def test_what_is_said_of_a_stage_stands_in_its_column(records: LaunchRecords) ->
     [
         ({}, "pending", "pending prepare, 1 of 3"),
         ({"prepare": "done"}, "pending", "pending fit, 2 of 3"),
-        ({"prepare": "done", "fit": "failed"}, "failed", "failed at fit, 2 of 3"),
-        ({"prepare": "cancelled"}, "cancelled", "cancelled at prepare, 1 of 3"),
+        ({"prepare": "done", "fit": "failed"}, "failed", "failed: fit (stage 2 of 3)"),
+        ({"prepare": "cancelled"}, "cancelled", "cancelled: prepare (stage 1 of 3)"),
         (dict.fromkeys(CHAIN, "done"), "done", "done"),
     ],
 )

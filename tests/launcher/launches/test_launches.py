@@ -73,6 +73,21 @@ def test_a_job_that_vanished_is_not_said_to_run(
     assert "its process is gone without a result" in said
 
 
+def test_a_slurm_that_is_not_there_is_said_once(
+    records: LaunchRecords, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slurm = load_config({"cluster": "slurm"}, [], recipe_dir=Path("/nonexistent"))
+    write(records, to_record(slurm))
+    records.append(LAUNCH, "submitted", stage="fit", job_id="7", process=None)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+    show_status(records)
+    said = capsys.readouterr().out
+    assert "there is no scontrol here. Type the command on a login node" in said
+    assert "of the cluster. What follows is what is on record." in said
+    assert re.search(r"^fit +pending +7 +[\d.]+ s$", said, re.MULTILINE)
+
+
 def test_a_launch_that_cannot_be_looked_into(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot look into .*File name too long"):
         find_launch("x" * 5000, None, working_dir=tmp_path)
