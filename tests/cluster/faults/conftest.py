@@ -17,6 +17,11 @@ from launcher.errors import RecordError
 from launcher.records import LaunchRecords
 from launcher.status import JobStatus, chain_status
 from launcher.submission import cancel
+from tests.cluster.faults.trainings import (  # noqa: F401  fixtures
+    recipe_with_data,
+    trainings,
+    undisturbed,
+)
 from tests.cluster.rehearsed import Slurm
 from tests.cluster.slurm_launches import REPOSITORY, Site, until, write_recipe
 from tests.conftest import HOSTILE_NAME
