@@ -24,6 +24,10 @@ GONE = "gone"
 UNKNOWN = "unknown"
 # Said by a scheduler of a job that waits for another; it knows that one by its id alone.
 WAITS_FOR_UPSTREAM = "waits for the stage before"
+# Said by a scheduler of a job that does not start before somebody lets it.
+HELD = "held"
+# On record once a scheduler that holds the first job has let it start.
+LET_START = "let_start"
 # Said by a scheduler of a job that nobody cancelled: its upstream failed, as a rule.
 BY_SCHEDULER = "cancelled by the scheduler itself"
 _NEVER_STARTED = "its job left the queue before it started; the scheduler has forgotten why"
@@ -84,6 +88,8 @@ def chain_status(records: LaunchRecords, cluster: Cluster | None = None) -> list
     if cluster is None or not ids:
         return chain
     states = cluster.states(ids)
+    if _is_unreleased(record, records):
+        states = {job_id: _as_unreleased(told) for job_id, told in states.items()}
     # A job may have recorded its end between our reading and our asking.
     chain = [_newer(status, job_status(records, status.stage)) for status in chain]
     chain = [
@@ -99,10 +105,30 @@ def _newer(status: JobStatus, reread: JobStatus) -> JobStatus:
 
 def _is_cut_off(record: Mapping[str, Any], records: LaunchRecords) -> bool:
     """Tell whether the launcher ended, however it did, before it let the chain start."""
+    return _launcher_is_gone(record) and not _is_on_record("released", records)
+
+
+def _is_unreleased(record: Mapping[str, Any], records: LaunchRecords) -> bool:
+    """Tell whether the launcher may have ended before the scheduler heard that the chain may start.
+
+    A job that it holds was held by nobody else then.
+    """
+    is_released = _is_on_record("released", records)
+    return is_released and not _is_on_record(LET_START, records) and _launcher_is_gone(record)
+
+
+def _launcher_is_gone(record: Mapping[str, Any]) -> bool:
     launcher = record.get("launcher")
-    if launcher is None or ProcessId.from_record(launcher).is_alive():
-        return False
-    return not any(event["event"] == "released" for event in records.events(LAUNCH))
+    return launcher is not None and not ProcessId.from_record(launcher).is_alive()
+
+
+def _is_on_record(event: str, records: LaunchRecords) -> bool:
+    return any(each["event"] == event for each in records.events(LAUNCH))
+
+
+def _as_unreleased(told: JobState) -> JobState:
+    reason = "the launcher ended before it let the chain start; held"
+    return replace(told, reason=reason) if told.reason == HELD else told
 
 
 def _as_left(status: JobStatus) -> JobStatus:

@@ -21,7 +21,7 @@ from submitit.slurm.slurm import SlurmJob
 
 from launcher.clusters.base import JobHandle, JobState
 from launcher.containers.base import Feature
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, RecordError
 from launcher.job.stage_job import StageJob
 from launcher.private import sha256
 from launcher.records import LAUNCH, LaunchRecords
@@ -37,6 +37,7 @@ from launcher.slurm.script import (
     script_text,
 )
 from launcher.status import (
+    LET_START,
     RUNNING,
     UNKNOWN,
     JobStatus,
@@ -173,6 +174,8 @@ class SlurmCluster:
     def release(self, records: LaunchRecords) -> None:
         """Release the first job, which was submitted held."""
         slurm_client.release(next(iter(self._ids.values())))
+        with suppress(RecordError):  # it is on its way
+            records.append(LAUNCH, LET_START)
 
     def cancel(self, status: JobStatus, *, force: bool) -> None:
         """Have a stage that runs stopped by its job, any other job by scancel.

@@ -27,6 +27,7 @@ from launcher.job.leftovers import carrying, end_left
 from launcher.job.out_of_memory import ended_by_scheduler
 from launcher.records import LaunchRecords
 from launcher.slurm import client as slurm_client
+from launcher.slurm.succession import is_succeeded
 from launcher.status import (
     CANCELLED,
     DONE,
@@ -51,10 +52,13 @@ def main(argv: list[str]) -> int:
 
 
 def _settle(records: LaunchRecords, stage: str, srun_status: int) -> int:
+    attempt = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     with suppress(RecordError):
         status = recorded_status(records, stage)
+        if is_succeeded(records, stage, attempt):  # what is open is that run's
+            return srun_status or 1
         if not status.has_ended:
-            _close(records, status, srun_status)
+            _close(records, status, srun_status, attempt)
         elif status.state == DONE:  # what went wrong after it (a full disk) is no failure of it
             return 0
         elif status.exit_code:
@@ -82,9 +86,8 @@ def kill_left(launch: str, job_id: str) -> None:
     end_left(left, ask=False)
 
 
-def _close(records: LaunchRecords, status: JobStatus, srun_status: int) -> None:
+def _close(records: LaunchRecords, status: JobStatus, srun_status: int, attempt: int) -> None:
     job_id = os.environ["SLURM_JOB_ID"]
-    attempt = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     told = None
     with suppress(LauncherError):
         told = slurm_client.ending(job_id, attempt)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from types import TracebackType
 
 from launcher.errors import RecordError
@@ -64,14 +65,16 @@ class Succession:
 
     def _watch(self) -> None:
         while not self._left.wait(_POLL_S):
-            if self._is_succeeded():
-                return self.stop.force()
+            with suppress(RecordError):  # they may be back later
+                if is_succeeded(self.records, self.stage, self.attempt):
+                    return self.stop.force()
 
-    def _is_succeeded(self) -> bool:
-        try:
-            events = self.records.events(self.stage)
-        except RecordError:  # it may be back later
-            return False
-        return any(
-            each["event"] == "started" and each.get("attempt", 0) > self.attempt for each in events
-        )
+
+def is_succeeded(records: LaunchRecords, stage: str, attempt: int) -> bool:
+    """Tell whether a later run of a stage than this one has begun.
+
+    Raises:
+        RecordError: the records cannot be read.
+    """
+    events = records.events(stage)
+    return any(each["event"] == "started" and each.get("attempt", 0) > attempt for each in events)

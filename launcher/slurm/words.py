@@ -11,6 +11,7 @@ from launcher.status import (
     CANCELLED,
     DONE,
     FAILED,
+    HELD,
     PENDING,
     RUNNING,
     SKIPPED,
@@ -110,7 +111,7 @@ def in_words(name: str) -> str:
 
 def _why_it_waits(why: str) -> str:
     if why == "JobHeldUser":
-        return "held"
+        return HELD
     if _FOR_EVER.search(why):
         return f"will not start by itself: SLURM says {why}"
     return _WAITING_IN_WORDS.get(why, f"in the queue: SLURM says {why}")

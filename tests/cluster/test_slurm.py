@@ -72,9 +72,10 @@ def test_a_chain_goes_on_by_itself(site: Site, slurm: Slurm, tmp_path: Path) -> 
     ]
     last = [look for look in held if len(look) == 2][-1]
     assert sorted(last) == ["PENDING|Dependency", "PENDING|JobHeldUser"]
-    assert [each["event"] for each in launch.records.events(LAUNCH)][-2:] == [
+    assert [each["event"] for each in launch.records.events(LAUNCH)][-3:] == [
         "submitted",
         "released",
+        "let_start",
     ]
 
     launch.until_running("report")

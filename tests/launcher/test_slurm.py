@@ -722,6 +722,13 @@ def test_a_submission_that_was_cut_off_is_told(records: LaunchRecords) -> None:
         ("pending", f"{left}; held"),
         ("cancelled", "the launcher ended before it was submitted"),
     ]
+    cut.append(LAUNCH, "submitted", stage="fit", job_id="a2")
+    cut.append(LAUNCH, "released")
+    held = Queue(a1=JobState("pending", "held"), a2=WAITS)
+    left = "the launcher ended before it let the chain start"
+    assert told(cut, held) == [("pending", f"{left}; held"), ("pending", "waits for prepare")]
+    cut.append(LAUNCH, "let_start")
+    assert told(cut, held)[0] == ("pending", "held")  # by a person, then
 
 
 def test_what_the_scheduler_said_stays_until_there_is_more_on_record(
@@ -784,6 +791,24 @@ def test_the_exit_status_of_a_job_is_its_stages(
     monkeypatch.chdir(records.directory / "submitit")
     monkeypatch.setenv("SLURM_JOB_ID", "a1")
     assert slurm_epilogue.main(["prepare", "1"]) == exit_code
+
+
+def test_the_script_of_a_run_that_was_lost_leaves_the_next_run_open(
+    records: LaunchRecords, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its node was cut off from SLURM, which ran the job again elsewhere: nobody there knows."""
+    for attempt in (0, 1):
+        records.append("prepare", "started", attempt=attempt)
+    (records.directory / "submitit").mkdir()
+    monkeypatch.chdir(records.directory / "submitit")
+    monkeypatch.setenv("SLURM_JOB_ID", "a1")
+    monkeypatch.setenv("SLURM_CONF", "/nonexistent/slurm.conf")
+    before = records.events("prepare")
+    assert slurm_epilogue.main(["prepare", "137"]) == 137
+    assert records.events("prepare") == before
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert slurm_epilogue.main(["prepare", "137"]) == 137
+    assert [each["attempt"] for each in records.events("prepare")] == [0, 1, 1]
 
 
 def test_what_a_job_left_on_its_node_is_killed_and_nothing_else() -> None:
