@@ -14,12 +14,13 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from launcher.process import ProcessId
+from launcher.processes.identity import ProcessId
 from tests.cluster.faults.table import TRAINING_DISTURBED
 from tests.cluster.faults.trainings import Training, Trainings, send, went_on
 from tests.cluster.rehearsed import Slurm
@@ -35,13 +36,9 @@ class Nodes:
 
     slurm: Slurm
 
-    def crash(self, node: str, job_id: str) -> None:
-        """End a node with all that it runs of a job, and nothing of it has the time to say so."""
-        dying: set[int] = set()
-        while found := {self._slurmd(node), *self._processes(node, job_id)} - dying:
-            send(signal.SIGSTOP, [*found])
-            dying |= found
-        send(signal.SIGKILL, [*dying])
+    def crash(self, node: str) -> None:
+        """End a node with all that it runs, and nothing of it has the time to say so."""
+        rehearse("lose_node.py", node)
 
     def cut_off(self, node: str, job_id: str) -> list[int]:
         """Cut a node off that lives on; return the sruns there, which are suspended.
@@ -59,14 +56,16 @@ class Nodes:
         until(lambda: "down" in self._state(node), 60, f"that {node} is down")
 
     def bring_back(self) -> None:
-        script = REPOSITORY / "tests" / "cluster" / "rehearsal" / "up.py"
-        subprocess.run([sys.executable, str(script)], check=True, timeout=120)
+        rehearse("up.py")
         for node in self.slurm.nodes:
-            until(lambda node=node: self._state(node) == "idle", 60, f"that {node} is idle")  # type: ignore[misc]
+            until(partial(self._is_idle, node), 60, f"that {node} is idle")
 
     def left(self, node: str, job_id: str) -> list[str]:
         """Name the processes of a job that are left on a node."""
         return [name_of(pid) for pid in self._processes(node, job_id)]
+
+    def _is_idle(self, node: str) -> bool:
+        return self._state(node) == "idle"
 
     def _state(self, node: str) -> str:
         return self.slurm.run("sinfo", "--noheader", f"--nodes={node}", "--format=%T").split()[0]
@@ -86,6 +85,11 @@ class Nodes:
             except OSError:
                 continue
         return found
+
+
+def rehearse(script: str, *arguments: str) -> None:
+    path = REPOSITORY / "tests" / "cluster" / "rehearsal" / script
+    subprocess.run([sys.executable, str(path), *arguments], check=True, timeout=120)
 
 
 def name_of(pid: int) -> str:
@@ -121,7 +125,7 @@ def test_a_node_that_crashes(
     training = launch(trainings, "crashed")
     training.suspend()
     node = training.started()[0]["host"]
-    nodes.crash(node, training.job_id())
+    nodes.crash(node)
     nodes.until_down(node)
     went_on(training, nodes.slurm, undisturbed)
     assert in_order(training) == [("started", 0), ("started", 1), ("ended", 1)]

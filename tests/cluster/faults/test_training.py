@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from typing import Any
 
 import pytest
 
 from tests.cluster.faults.table import TRAINING_DISTURBED
-from tests.cluster.faults.trainings import Training, Trainings, send, went_on
+from tests.cluster.faults.trainings import Training, Trainings, environment_of, send, went_on
 from tests.cluster.rehearsed import Slurm
+from tests.cluster.slurm_launches import until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.faults(TRAINING_DISTURBED)]
 
 
-def test_preempted(trainings: Trainings, slurm: Slurm, undisturbed: dict[str, Any]) -> None:
+def test_preempted_by_another_job(
+    trainings: Trainings, slurm: Slurm, undisturbed: dict[str, Any]
+) -> None:
     node = slurm.nodes[2]
     where = ["stages.train.partition=low", f"stages.train.sbatch.nodelist={node}"]
     training = trainings.launch("preempted", *where)
     suspended = training.suspend()
-    slurm.run("scontrol", "requeue", training.job_id())
-    send(signal.SIGCONT, suspended)
+    competing = ["srun", "--partition=main", f"--nodelist={node}", "--exclusive", "true"]
+    with subprocess.Popen(competing, env=environment_of(slurm), stderr=subprocess.PIPE) as srun:
+        until(lambda: training.status()["train"].state == "pending", 30, "the preemption")
+        send(signal.SIGCONT, suspended)  # it may as well save its work
+        assert (srun.wait(60), training.started()[1:]) == (0, [])
     went_on(training, slurm, undisturbed)
+    reason = training.metadata("train1")["job"]["reason"]
+    assert reason.startswith("put back into the queue by SLURM"), reason
 
 
 def test_out_of_time(trainings: Trainings, slurm: Slurm, undisturbed: dict[str, Any]) -> None:
