@@ -52,6 +52,7 @@ class JobStatus:
     job_id: str | None = None
     process: ProcessId | None = None
     job_process: ProcessId | None = None
+    submitted: float | None = None
     started: float | None = None
     ended: float | None = None
     exit_code: int | None = None
@@ -293,6 +294,7 @@ def _told(records: LaunchRecords, stage: str) -> JobStatus:
         status = replace(
             status,
             job_id=submission["job_id"],
+            submitted=submission["time"],
             process=ProcessId.from_record(process) if process else None,
         )
     attempt = 0

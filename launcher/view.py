@@ -61,9 +61,10 @@ class StageView:
         """Seconds from its submission to its start, or until now; None where it never started."""
         if self.submitted is None:
             return None
-        if self.status.started is not None:
-            return max(self.status.started - self.submitted, 0.0)  # two clocks may differ
-        return None if self.status.has_ended else max(self.now - self.submitted, 0.0)
+        if self.status.started is None and self.status.has_ended:
+            return None
+        began = self.now if self.status.started is None else self.status.started
+        return max(min(began, self.now) - self.submitted, 0.0)  # two clocks may differ
 
     @property
     def run_s(self) -> float | None:

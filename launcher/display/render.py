@@ -70,15 +70,17 @@ class Row:
 
     @property
     def elapsed_s(self) -> float | None:
-        """Seconds that the stage ran, or has run until now."""
+        """Seconds that the stage ran, or has run until now: no more than since its submission."""
         if self.status.started is None:
             return None
-        if self.status.ended is None:
-            # Of a job that vanished, nobody knows when.
-            if self.status.has_ended:
-                return None
-            return max(time.time() - self.status.started, 0.0)  # the node's clock may be ahead
-        return max(self.status.ended - self.status.started, 0.0)
+        now = time.time()
+        ended = self.status.ended if self.status.has_ended else now
+        if ended is None:  # of a job that vanished, nobody knows when
+            return None
+        elapsed_s = ended - self.status.started
+        if self.status.submitted is not None:  # the node's clock may be behind, or ahead
+            elapsed_s = min(elapsed_s, now - self.status.submitted)
+        return max(elapsed_s, 0.0)
 
     @property
     def shown_state(self) -> str:

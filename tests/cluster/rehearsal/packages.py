@@ -14,8 +14,9 @@ PACKAGES = [
     *("catatonit", "containernetworking-plugins", "uidmap", "slirp4netns", "fuse-overlayfs"),
     *("charliecloud", "mmdebstrap", "squashfs-tools", "squashfuse", "patchelf", "ca-certificates"),
 ]
-# For tests alone: shells that complete command lines, a browser to look at reports.
-TEST_PACKAGES = ["zsh", "fish", "chromium"]
+# For tests alone: shells that complete command lines, a browser to look at reports, clocks that are
+# hours off.
+TEST_PACKAGES = ["zsh", "fish", "chromium", "faketime"]
 ACCOUNTING_PACKAGES = ["slurmdbd", "mariadb-server"]
 # `invoke-rc.d` asks it before it starts a service: 101 forbids. Without it, an installation where
 # systemd or sysvinit runs would start the packages' own daemons, on the ports of ours.
