@@ -166,6 +166,7 @@ def resume(
     recipe: Path | str | None = None,
     keep: Sequence[str] = (),
     settings: Sequence[str] = (),
+    queue: bool = False,
 ) -> LaunchRecords | None:
     """Submit what failed, never ran, or does not hold any more.
 
@@ -174,6 +175,7 @@ def resume(
         recipe: where the latest launch is looked for.
         keep: stages that are kept whatever has changed.
         settings: ``key=value``, over those of that launch.
+        queue: have it wait for launches that write to the same folders; else it is refused.
 
     Returns:
         The new launch; None when there is nothing to do.
@@ -188,7 +190,7 @@ def resume(
         return None
     words = ["resume", str(made.earlier.directory), *settings]
     words += ["--keep", *keep] if keep else []
-    return _submit(made.prepared, made.request, words, made.continued)
+    return _submit(made.prepared, made.request, words, made.continued, queue=queue)
 
 
 def rerun(
@@ -198,6 +200,7 @@ def rerun(
     recipe: Path | str | None = None,
     downstream: bool = False,
     settings: Sequence[str] = (),
+    queue: bool = False,
 ) -> LaunchRecords:
     """Submit one stage of a launch again, whether it still holds or not; return the new launch.
 
@@ -207,6 +210,7 @@ def rerun(
         recipe: where the latest launch is looked for.
         downstream: submit those after it as well.
         settings: ``key=value``, over those of that launch.
+        queue: have it wait for launches that write to the same folders; else it is refused.
 
     Raises:
         LauncherError: the launch has not ended, or a stage before this one is not done.
@@ -217,7 +221,7 @@ def rerun(
     made = plan_rerun(earlier, stage, downstream=downstream, settings=settings)
     words = ["rerun", stage, str(earlier.directory), *settings]
     words += ["--downstream"] if downstream else []
-    return _submit(made.prepared, made.request, words, made.continued)
+    return _submit(made.prepared, made.request, words, made.continued, queue=queue)
 
 
 def reproduce(
@@ -225,6 +229,7 @@ def reproduce(
     *,
     recipe: Path | str | None = None,
     anyway: bool = False,
+    queue: bool = False,
 ) -> LaunchRecords:
     """Submit a launch again from its record alone; return the new launch.
 
@@ -232,6 +237,7 @@ def reproduce(
         launch: the launch, in whatever state it is.
         recipe: where the latest launch is looked for.
         anyway: submit it also when not all would be as it was.
+        queue: have it wait for launches that write to the same folders; else it is refused.
 
     Raises:
         LauncherError: something is not to be had any more, or would not be as it was.
@@ -242,7 +248,7 @@ def reproduce(
     if not anyway:
         made.refuse_differences()
     words = ["reproduce", str(made.earlier.directory), *(["--anyway"] if anyway else [])]
-    return _submit(made.prepared, made.request, words, made.continued)
+    return _submit(made.prepared, made.request, words, made.continued, queue=queue)
 
 
 def report(
@@ -354,7 +360,12 @@ def shell(
 
 
 def _submit(
-    prepared: Prepared, request: LaunchRequest, words: Sequence[str], continued: Continued
+    prepared: Prepared,
+    request: LaunchRequest,
+    words: Sequence[str],
+    continued: Continued,
+    *,
+    queue: bool,
 ) -> LaunchRecords:
     from launcher.clusters.base import ForegroundCluster
     from launcher.errors import UsageError
@@ -367,7 +378,7 @@ def _submit(
             f"python -m launcher {' '.join(words)}"
         )
     check(prepared)
-    return submit_prepared(prepared, request, words, continued=continued)
+    return submit_prepared(prepared, request, words, continued=continued, queue=queue)
 
 
 def _text(path: Path | str | None) -> str | None:

@@ -11,13 +11,15 @@ import os
 import sys
 
 from launcher.commands import COMMANDS
-from launcher.errors import LauncherError, RecipeRefused, UsageError, did_you_mean
+from launcher.errors import LauncherError, RecipeRefused, UsageError, did_you_mean, separated
 from launcher.usage import HELP, USAGE
 
 TYPE_CHECKING = False  # not imported from typing, which takes as long as the rest
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
+
+    from launcher.commands.arguments import Parser
 
 
 _LIBRARIES = ("docker", "hydra", "omegaconf", "requests", "rich", "submitit", "yaml")
@@ -91,16 +93,25 @@ def command_parser(command: str) -> ArgumentParser:
     indented = usage.replace("\n", f"\n{' ' * len('usage: python -m ')}")
     parser = _parser(f"python -m launcher {command} {indented}".rstrip())
     parser.description = f"{what_for}."
+    parser.prog = f"{parser.prog} {command}"
+    parser.epilog = f"example:\n  python -m launcher {module.EXAMPLE}"
+    parser.instead = getattr(module, "INSTEAD", {})
     module.add_arguments(parser)
     parser.add_argument("-h", "--help", action="help", help="show this")
     return parser
 
 
-def _parser(usage: str) -> ArgumentParser:
-    import argparse
+def _parser(usage: str) -> Parser:
+    from argparse import RawDescriptionHelpFormatter
 
-    return argparse.ArgumentParser(
-        prog="python -m launcher", usage=usage, add_help=False, allow_abbrev=False
+    from launcher.commands.arguments import PROGRAM, Parser
+
+    return Parser(
+        prog=PROGRAM,
+        usage=usage,
+        formatter_class=RawDescriptionHelpFormatter,
+        add_help=False,
+        allow_abbrev=False,
     )
 
 
@@ -161,6 +172,9 @@ def _meant(passed_on: Sequence[str], refusal: str) -> str:
 
 def _run(command_line: list[str]) -> int:
     options, settings, passed_on = split_arguments(command_line)
+    if options.stages and any("," in word for word in options.stages):
+        stages = " ".join(options.stages)
+        raise UsageError(f"--stages {stages}: {separated(['--stages', *options.stages])}")
 
     from launcher.again.request import LaunchRequest
     from launcher.hand_over import hand_over, show_plan

@@ -69,6 +69,7 @@ _RUN_OPTIONS = (
     "--recipe",
     "--stages",
     "--follow",
+    "--queue",
     "--dry-run",
     "--allow-unpinned",
     "--help",

@@ -68,9 +68,15 @@ class StageFailed(LauncherError):
     """The stage of this job did not complete; makes submitit and the cluster record a failure."""
 
 
-def did_you_mean(asked: str, known: Iterable[str]) -> str:
-    """Return ``" Did you mean 'x'?"`` for the known name nearest to what was asked, or ``""``."""
+def did_you_mean(asked: str, known: Iterable[str], *, most: int = 1) -> str:
+    """Return ``" Did you mean 'x'?"`` for the known names nearest to what was asked, or ``""``."""
     import difflib
 
-    nearest = difflib.get_close_matches(asked, list(known), n=1)
-    return f" Did you mean '{nearest[0]}'?" if nearest else ""
+    nearest = difflib.get_close_matches(asked, list(known), n=most)
+    told = " or ".join(f"'{each}'" for each in nearest)
+    return f" Did you mean {told}?" if nearest else ""
+
+
+def separated(words: Iterable[str]) -> str:
+    """Return how stages are typed that were typed with commas."""
+    return f"separate stages with spaces: {' '.join(' '.join(words).replace(',', ' ').split())}"

@@ -1,8 +1,8 @@
 """Commands on launches that exist, one module each: ``python -m launcher status``.
 
-A module has ``add_arguments``, which says to argparse what may follow its name, and ``run``, which
-does it and returns the exit status. Nothing heavy is imported before ``run``. The same from Python:
-``launcher.api``.
+A module has ``add_arguments``, which says to argparse what may follow its name, an ``EXAMPLE`` for
+its help, and ``run``, which does it and returns the exit status. Nothing heavy is imported before
+``run``. The same from Python: ``launcher.api``.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ COMMANDS = {
     ),
     "resume": (
         "[LAUNCH] [--recipe DIR] [--explain] [--keep STAGE …]\n"
-        "[--follow] [--dry-run] [key=value …]",
+        "[--follow] [--queue] [--dry-run] [key=value …]",
         "run what failed, never ran, or does not hold any more; --explain says why",
     ),
     "rerun": (
-        "STAGE [LAUNCH] [--downstream] [--recipe DIR]\n[--follow] [--dry-run] [key=value …]",
+        "STAGE [LAUNCH] [--downstream] [--recipe DIR]\n"
+        "[--follow] [--queue] [--dry-run] [key=value …]",
         "run one stage of a launch again; --downstream: those after it too",
     ),
     "reproduce": (
-        "[LAUNCH] [--recipe DIR] [--anyway]\n[--follow] [--dry-run]",
+        "[LAUNCH] [--recipe DIR] [--anyway]\n[--follow] [--queue] [--dry-run]",
         "launch again from the record alone; says what cannot be as it was",
     ),
     "report": (

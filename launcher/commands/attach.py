@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+EXAMPLE = "attach mini_an4"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("launch", nargs="?", metavar="LAUNCH")
-    parser.add_argument("--recipe", metavar="DIR")
+    from launcher.commands.arguments import add_launch, add_recipe
+
+    add_launch(parser)
+    add_recipe(parser)
 
 
 def run(options: Namespace) -> int:

@@ -10,12 +10,23 @@ if TYPE_CHECKING:
 
     from launcher.records import LaunchRecords
 
+EXAMPLE = "cancel train"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("words", nargs="*", metavar="LAUNCH or STAGE")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--force", action="store_true")
+    from launcher.commands.arguments import LAUNCH_OR_STAGE, add_recipe
+
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="LAUNCH or STAGE",
+        help=f"{LAUNCH_OR_STAGE}, which take those after them along",
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--force", action="store_true", help="kill at once, without the time to save work"
+    )
 
 
 def run(options: Namespace) -> int:

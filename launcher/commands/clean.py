@@ -14,14 +14,32 @@ if TYPE_CHECKING:
 _UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
 _SHOWN_KEPT = 5
 
+EXAMPLE = "clean --older-than 2w --keep 5 --dry-run"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("--older-than", default="30d", metavar="AGE")
-    parser.add_argument("--keep", type=int, default=0, metavar="N")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--yes", action="store_true")
-    parser.add_argument("--dry-run", "--dry_run", action="store_true")
+    from launcher.commands.arguments import add_recipe
+
+    parser.add_argument(
+        "--older-than",
+        default="30d",
+        metavar="AGE",
+        help="remove launches that ended this long ago: a number and m, h, d or w, for minutes, "
+        "hours, days or weeks (default: 30d)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=int,
+        default=0,
+        metavar="N",
+        help="keep the latest N launches whatever their age (default: 0)",
+    )
+    add_recipe(parser)
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--dry-run", "--dry_run", action="store_true", help="only show what would be removed"
+    )
 
 
 def run(options: Namespace) -> int:

@@ -12,15 +12,34 @@ if TYPE_CHECKING:
 
 _STYLES = {"ok": "green", "info": "dim", "warn": "yellow", "fail": "bold red"}
 
+EXAMPLE = "doctor --cluster slurm --container apptainer --job"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("--cluster", metavar="NAME")
-    parser.add_argument("--container", metavar="NAME")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--job", action="store_true")
-    parser.add_argument("--verify", action="store_true")
-    parser.add_argument("--json", action="store_true")
+    from launcher.commands.arguments import add_recipe
+
+    parser.add_argument(
+        "--cluster",
+        metavar="NAME",
+        help="where jobs are to run: local, slurm or debug (default: as the settings have it)",
+    )
+    parser.add_argument(
+        "--container",
+        metavar="NAME",
+        help="what stages are to run in: docker, podman, apptainer, enroot, charliecloud, none or "
+        "auto (default: as the settings have it)",
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--job", action="store_true", help="on SLURM, have a job of a second say what a node sees"
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="read all of each pinned image, and compare its checksum",
+    )
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def run(options: Namespace) -> int:

@@ -17,11 +17,17 @@ _GAP, _INDENT = "  ", "    "
 # Of a launch, what stands in its line however narrow that is; and what is aligned to the right.
 _FIRST, _NUMBERS = ("launch", "state", "took"), ("took", "stages")
 
+EXAMPLE = "list --recipe egs3/fsdd/asr"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--json", action="store_true")
+    from launcher.commands.arguments import add_recipe
+
+    add_recipe(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print the launches as JSON, times in seconds"
+    )
 
 
 def run(options: Namespace) -> int:

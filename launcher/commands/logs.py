@@ -7,14 +7,32 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+EXAMPLE = "logs train -n 20 -f"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("words", nargs="*", metavar="LAUNCH or STAGE")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("-f", "--follow", action="store_true")
-    parser.add_argument("-n", "--lines", type=int, metavar="N")
-    parser.add_argument("--log", action="store_true")
+    from launcher.commands.arguments import LAUNCH_OR_STAGE, add_recipe
+
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="LAUNCH or STAGE",
+        help=f"{LAUNCH_OR_STAGE} (default: the one that runs, else failed, else began last)",
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "-f",
+        "--follow",
+        action="store_true",
+        help="go on until the stage has ended, and down the chain where none is named",
+    )
+    parser.add_argument(
+        "-n", "--lines", type=int, metavar="LINES", help="the last LINES lines (default: all)"
+    )
+    parser.add_argument(
+        "--log", action="store_true", help="the stage's own log, in place of all that it printed"
+    )
 
 
 def run(options: Namespace) -> int:

@@ -7,12 +7,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
+EXAMPLE = "report mini_an4 --output report.html"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("launch", nargs="?", metavar="LAUNCH")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--output", metavar="FILE")
+    from launcher.commands.arguments import add_launch, add_recipe
+
+    add_launch(parser)
+    add_recipe(parser)
+    parser.add_argument(
+        "--output",
+        metavar="FILE",
+        help="the file that is written (default: report.html in the launch's folder)",
+    )
 
 
 def run(options: Namespace) -> int:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from launcher.commands.arguments import AS_IT_WAS, add_launch, add_recipe, add_submission
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+
+EXAMPLE = "reproduce 20261122-184112 --dry-run"
+INSTEAD = AS_IT_WAS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("launch", nargs="?", metavar="LAUNCH")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--anyway", action="store_true")
-    parser.add_argument("--dry-run", "--dry_run", action="store_true")
-    parser.add_argument("--follow", action="store_true")
+    add_launch(parser)
+    add_recipe(parser)
+    parser.add_argument(
+        "--anyway",
+        action="store_true",
+        help="submit also what would not be as it was; what that is, is said",
+    )
+    add_submission(parser)
 
 
 def run(options: Namespace) -> int:
@@ -32,11 +40,16 @@ def run(options: Namespace) -> int:
         for difference in made.differences:
             print(f"  not as it was: {difference}")
     if options.dry_run:
-        return show_plan(made.prepared)
+        return show_plan(made.prepared, queue=options.queue)
     if not options.anyway:
         made.refuse_differences()
     command_line = ["reproduce", str(records.directory)]
     command_line += ["--anyway"] if options.anyway else []
     return hand_over(
-        made.prepared, made.request, command_line, follow=options.follow, continued=made.continued
+        made.prepared,
+        made.request,
+        command_line,
+        follow=options.follow,
+        continued=made.continued,
+        queue=options.queue,
     )

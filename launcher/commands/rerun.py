@@ -4,17 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from launcher.commands.arguments import AS_IT_WAS, LAUNCH, SETTING, add_recipe, add_submission
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+
+EXAMPLE = "rerun infer --downstream --follow"
+INSTEAD = AS_IT_WAS
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("words", nargs="+", metavar="STAGE")
-    parser.add_argument("--downstream", action="store_true")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--dry-run", "--dry_run", action="store_true")
-    parser.add_argument("--follow", action="store_true")
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="STAGE, LAUNCH or key=value",
+        help=f"the stage; {LAUNCH}; {SETTING}",
+    )
+    parser.add_argument("--downstream", action="store_true", help="run the stages after it as well")
+    add_recipe(parser)
+    add_submission(parser)
 
 
 def run(options: Namespace) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from launcher.commands.arguments import AS_IT_WAS, LAUNCH, SETTING, add_recipe, add_submission
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
@@ -11,25 +13,44 @@ if TYPE_CHECKING:
     from launcher.again.resume import Resumption, Verdict
     from launcher.records import LaunchRecords
 
+EXAMPLE = "resume mini_an4 --explain"
+INSTEAD = AS_IT_WAS
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("words", nargs="*", metavar="LAUNCH")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--explain", action="store_true")
-    parser.add_argument("--keep", nargs="+", metavar="STAGE", default=[])
-    parser.add_argument("--dry-run", "--dry_run", action="store_true")
-    parser.add_argument("--follow", action="store_true")
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="LAUNCH or key=value",
+        help=f"{LAUNCH}; {SETTING}",
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="only say of each stage whether it would run, and why",
+    )
+    parser.add_argument(
+        "--keep",
+        nargs="+",
+        metavar="STAGE",
+        default=[],
+        help="stages that are kept whatever has changed; they have to be done",
+    )
+    add_submission(parser)
 
 
 def run(options: Namespace) -> int:
     """Resume the launch; return the exit status."""
     from launcher.again.resume import plan_resume
-    from launcher.errors import UsageError
+    from launcher.errors import UsageError, separated
     from launcher.launches import find_launch
     from launcher.processes.interrupts import orderly_end
     from launcher.recipe import current_dir
 
+    if any("," in stage for stage in options.keep):
+        raise UsageError(separated(["--keep", *options.keep]))
     words, settings = split_settings([*options.words, *options.keep])
     keep = [stage for stage in options.keep if stage in words]
     launches = words[: len(words) - len(keep)]
@@ -66,13 +87,14 @@ def go_on(resumption: Resumption, command_line: list[str], options: Namespace) -
         print("Nothing to do: every stage is done, and holds.")
         return 0
     if options.dry_run:
-        return show_plan(resumption.prepared)
+        return show_plan(resumption.prepared, queue=options.queue)
     return hand_over(
         resumption.prepared,
         resumption.request,
         command_line,
         follow=options.follow,
         continued=resumption.continued,
+        queue=options.queue,
     )
 
 

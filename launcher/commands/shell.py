@@ -10,12 +10,26 @@ if TYPE_CHECKING:
 # What follows -- is another program's command line.
 TAKES_COMMAND = True
 
+EXAMPLE = "shell train -- nvidia-smi"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("words", nargs="+", metavar="STAGE")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--dry-run", "--dry_run", action="store_true")
+    from launcher.commands.arguments import LAUNCH, add_recipe
+
+    parser.add_argument(
+        "words",
+        nargs="+",
+        metavar="STAGE or LAUNCH",
+        help=f"the stage; {LAUNCH}. What follows -- is run in place of a shell",
+    )
+    add_recipe(parser)
+    parser.add_argument(
+        "--dry-run",
+        "--dry_run",
+        action="store_true",
+        help="show the command line, and start nothing",
+    )
 
 
 def run(options: Namespace) -> int:

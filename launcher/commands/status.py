@@ -13,14 +13,28 @@ if TYPE_CHECKING:
     from launcher.records import LaunchRecords
     from launcher.view import LaunchView
 
+EXAMPLE = "status mini_an4 --watch"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("launch", nargs="?", metavar="LAUNCH")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--watch", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--explain", action="store_true")
+    from launcher.commands.arguments import add_launch, add_recipe
+
+    add_launch(parser)
+    add_recipe(parser)
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="show it again and again until it has ended; Ctrl-C ends the watching alone",
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print it as JSON, times and durations in seconds"
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="say also what has changed since, and what would run again",
+    )
 
 
 def run(options: Namespace) -> int:

@@ -15,13 +15,22 @@ _POLL_S = 0.5
 _ASK_EVERY_S = 5.0
 NOT_IN_TIME = 124  # as timeout(1) has it
 
+EXAMPLE = "wait --timeout-min 90 --quiet"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Add what may follow the command's name."""
-    parser.add_argument("launch", nargs="?", metavar="LAUNCH")
-    parser.add_argument("--recipe", metavar="DIR")
-    parser.add_argument("--timeout-min", type=float, metavar="MINUTES")
-    parser.add_argument("--quiet", action="store_true")
+    from launcher.commands.arguments import add_launch, add_recipe
+
+    add_launch(parser)
+    add_recipe(parser)
+    parser.add_argument(
+        "--timeout-min",
+        type=float,
+        metavar="MINUTES",
+        help="give up after so many minutes, with exit status 124 (default: never)",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def run(options: Namespace) -> int:

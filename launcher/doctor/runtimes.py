@@ -52,12 +52,15 @@ def images(subject: Subject, *, verify: bool = False) -> Iterator[Finding]:
         yield Finding("images", FAIL, str(error))
         return
     if not entries:
-        advice = "python -m launcher image build cpu; docs/containers.md goes on from there"
+        advice = "python -m launcher image build cpu; then pin it: python -m launcher image pin cpu"
         yield Finding("images", INFO, f"nothing is pinned in {subject.images_lock}", advice)
     for name, entry in entries.items():
         pin = entry.pin(name)
         if changed := changed_inputs(pin, subject.images_lock):
-            advice = f"python -m launcher image build {name}, push and pin it"
+            advice = (
+                f"python -m launcher image build {name}; then pin it: "
+                f"python -m launcher image pin {name}"
+            )
             yield Finding("images", WARN, f"{name}: changed since: {', '.join(changed)}", advice)
         if verify:
             for each in look_up(pin, "auto", subject.image_cache):

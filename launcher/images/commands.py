@@ -69,7 +69,7 @@ def _build(options: Namespace) -> int:
     _print(
         f"built {source.name}: {image.image_id}, {_gigabytes(image.size_bytes)}, "
         f"{time.monotonic() - begun:.0f} s, by {engine.version()}\n"
-        "To use it elsewhere, push it; then pin it:\n"
+        "To run stages in it, pin it; for other machines, push it first:\n"
         f"  python -m launcher image push {source.name} --to REGISTRY/REPOSITORY\n"
         f"  python -m launcher image pin {source.name}"
     )
@@ -98,10 +98,13 @@ def _push(options: Namespace) -> int:
         if is_new:  # or it would look as if it were there
             engine.remove(reference)
         raise
+    known = {parse_reference(each).repository for each in image.repo_digests}
+    # By its name alone it is pinned where it was pushed to before.
+    which = f" {to.repository}@{digest}" if known - {to.repository} else ""
     _print(
         f"pushed {options.name}: {to.repository}@{digest}, {time.monotonic() - begun:.0f} s\n"
         "To pin it:\n"
-        f"  python -m launcher image pin {options.name} {to.repository}@{digest}"
+        f"  python -m launcher image pin {options.name}{which}"
     )
     return 0
 

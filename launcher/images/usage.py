@@ -52,10 +52,10 @@ _ENGINES = ("docker", "podman", "auto")
 
 def parser(command: str) -> ArgumentParser:
     """Return the parser of one of the commands."""
-    import argparse
+    from launcher.commands.arguments import Parser
 
     usage = next(line for line in HELP.splitlines() if f" image {command} " in f"{line} ")
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog=f"python -m launcher image {command}",
         usage=usage.removeprefix("usage:").strip(),
         add_help=False,

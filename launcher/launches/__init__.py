@@ -1,4 +1,4 @@
-"""Launches after submission, as any later process finds them: by path, by name, or the latest.
+"""Launches after submission, as any later process finds them: by path, name, or the latest.
 
 A launch of which nothing is said is the latest of the recipe's. Where a command takes stages as
 well, its words are sorted by what they are: a launch, or stages of it.
@@ -17,11 +17,13 @@ from launcher import registry
 from launcher.clusters.base import Cluster, NamedCluster
 from launcher.config import load_config
 from launcher.display.render import short_path
-from launcher.errors import RecordError, UsageError, did_you_mean
+from launcher.errors import RecordError, UsageError, did_you_mean, separated
 from launcher.launches.dirs import launches_dir
 from launcher.recipe import find_recipe
 from launcher.records import LaunchRecords
 from launcher.status import chain_status
+
+_MOST_NAMED = 8
 
 
 def launches_folder(recipe: str | None, *, working_dir: Path) -> Path:
@@ -65,10 +67,10 @@ def _created_and_recipe(path: Path) -> tuple[float, str | None]:
 
 
 def find_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> LaunchRecords:
-    """Return the launch of that path or name, else the latest one of the recipe's.
+    """Return the launch of that path, name or part of a name, else the recipe's latest one.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or that part is in several names.
     """
     given = _launch_at(asked, working_dir)
     if given is not None:
@@ -76,19 +78,40 @@ def find_launch(asked: str | None, recipe: str | None, *, working_dir: Path) -> 
     folder = launches_folder(recipe, working_dir=working_dir)
     if asked is not None and _may_be_name(asked) and (folder / asked / "launch.json").is_file():
         return LaunchRecords(folder / asked)
-    launches = launches_of(recipe, working_dir=working_dir)
-    names = [records.directory.name for records in launches]
-    if not names:
+    launches = launches_of(recipe, working_dir=working_dir, with_damaged=asked is not None)
+    if not launches:
         raise UsageError(
             f"there are no launches {'of that recipe ' if recipe else ''}in {folder}. Give the "
             "folder that was printed at submission, or --recipe DIR."
         )
-    if asked is not None:
-        raise UsageError(
-            f"there is no launch '{asked}' in {folder}.{did_you_mean(asked, names)} "
-            f"The latest is {names[-1]}."
-        )
-    return launches[-1]
+    if asked is None:
+        return launches[-1]
+    if (found := launch_like(asked, launches)) is not None:
+        return found
+    names = [records.directory.name for records in launches]
+    raise UsageError(
+        f"there is no launch '{asked}' in {folder}.{did_you_mean(asked, names, most=3)} "
+        f"The latest is {names[-1]}."
+    )
+
+
+def launch_like(part: str, launches: Sequence[LaunchRecords]) -> LaunchRecords | None:
+    """Return the launch in whose name a part stands; None where it stands in none.
+
+    Args:
+        part: of the name.
+        launches: the latest last.
+
+    Raises:
+        UsageError: it stands in several.
+    """
+    found = [each for each in launches if part and part in each.directory.name]
+    if len(found) < 2:
+        return found[0] if found else None
+    names = [each.directory.name for each in reversed(found)]
+    more = [f"and {len(names) - _MOST_NAMED} older"] if len(names) > _MOST_NAMED else []
+    told = "".join(f"\n  {name}" for name in [*names[:_MOST_NAMED], *more])
+    raise UsageError(f"several launches have '{part}' in their name. Type more of it:{told}")
 
 
 def launches_of(
@@ -168,17 +191,36 @@ def find_stages(
             others.append(word)
         else:
             launches.append(records)
+    if not launches and others:
+        launches, others = _named_by_part(others, recipe, working_dir)
     if len(launches) > 1:
         raise UsageError(f"two launches at once: {', '.join(words)}. Name one.")
     records = launches[0] if launches else default(None, recipe, working_dir=working_dir)
     stages = [str(job["stage"]) for job in records.read_launch()["jobs"]]
     for word in others:
         if word not in stages:
+            if "," in word:
+                raise UsageError(f"'{word}' is no stage: {separated([word])}")
             raise UsageError(
                 f"there is neither a launch nor a stage '{word}'.{did_you_mean(word, stages)} "
                 f"Launch {records.directory.name} has the stages {', '.join(stages)}."
             )
     return records, [stage for stage in stages if stage in others]
+
+
+def _named_by_part(
+    words: Sequence[str], recipe: str | None, working_dir: Path
+) -> tuple[list[LaunchRecords], list[str]]:
+    """Sort words into launches, named by a part of their name, and stages; a stage is a stage."""
+    known = launches_of(recipe, working_dir=working_dir, with_damaged=True)
+    stages: set[str] = set()
+    for records in reversed(known):
+        with suppress(RecordError):
+            stages = {str(job["stage"]) for job in records.read_launch()["jobs"]}
+            break
+    found = {word: launch_like(word, known) for word in words if word not in stages}
+    launches = [records for records in found.values() if records is not None]
+    return launches, [word for word in words if found.get(word) is None]
 
 
 def _launch_at(asked: str | None, working_dir: Path) -> LaunchRecords | None:

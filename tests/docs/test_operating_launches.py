@@ -29,7 +29,7 @@ def test_the_commands(tmp_path: Path) -> None:
     for table in (waited, status):
         assert re.search("^train_tokenizer +done", table, re.MULTILINE)
     assert json.loads(told)["state"] == "done"
-    assert re.search(" local +done$", listed, re.MULTILINE)
+    assert re.search(r" local +done +\d", listed, re.MULTILINE)
     assert 1 <= logs.count("\n") <= 5
     assert "train_tokenizer had ended already" in cancelled
     assert completion.startswith("# Completion of")

@@ -71,6 +71,17 @@ def test_split_arguments(
             "--stgaes is no option of the launcher either. Did you mean '--stages'",
         ),
         (["--partition", "main"], "is typed cluster.partition=… or stages.NAME.partition=…"),
+        (
+            ["--stages", "fit,score"],
+            "--stages fit,score: separate stages with spaces: --stages fit",
+        ),
+        (["cancel", "--forc"], "cancel has no option --forc. Did you mean '--force'?"),
+        (["status", "--force"], "status has no option --force. Options: --explain, --help, --json"),
+        (["image", "pin", "cpu", "--sfi"], "image pin has no option --sfi. Did you mean '--sif'?"),
+        (["wait", "--recipe"], "wait: argument --recipe: expected one argument. "),
+        (["resume", "--cluster", "slurm"], "It runs on the cluster it ran on. To run elsewhere"),
+        (["reproduce", "--container=none"], "launch anew, where stages keep what they find done"),
+        (["resume", "--keep", "fit,score"], "separate stages with spaces: --keep fit score"),
         (["stages.scoer.mem_gb=1"], "no stage 'scoer' in this launch. Did you mean 'score'?"),
     ],
 )
@@ -229,7 +240,15 @@ def test_the_help_of_a_command_names_each_of_its_options(
     assert exited.value.code == 0
     shown = capsys.readouterr().out
     usage = shown.partition("\n\n")[0]
+    example = shown.partition("\nexample:\n  python -m launcher ")[2]
+    assert example.split()[0] == command
+    options = shlex.split(example.partition(" -- ")[0])[1:]
+    assert command_parser(command).parse_intermixed_args(options)
     for action in command_parser(command)._actions:
+        assert action.help, action.option_strings or action.dest
+        assert " ".join(action.help.split()) in " ".join(shown.split())
+        takes_value = action.nargs != 0 and action.option_strings
+        assert not takes_value or action.metavar, action.option_strings
         names = {*action.option_strings} - {"-h", "--help"}
         assert not names or any(re.search(rf"(?<!\S)\[?{name}\b", usage) for name in names), names
     assert COMMANDS[command][1] in " ".join(shown.split())
@@ -333,6 +352,30 @@ def test_commands_in_messages_work_where_they_are_shown(
     assert as_typed(said) == f"type '{folder}/python' -m launcher status"
     monkeypatch.chdir(tmp_path)
     assert as_typed(said) == "type 'en v/bin/python' -m launcher status"
+
+
+@pytest.mark.parametrize(
+    ("said", "of_make"),
+    [
+        ("Add --container none and it is", "Add CONTAINER=none and it is"),
+        ("name it: --container apptainer. ", "name it: CONTAINER=apptainer. "),
+        ("use --cluster local.", "use CLUSTER=local."),
+        ("separate: --stages train infer", 'separate: STAGES="train infer"'),
+        ("--stages fit,score: no", 'STAGES="fit,score": no'),
+        ("Stages follow --stages, a", "Stages follow --stages, a"),
+        ("wait for it with --queue, or end it", "wait for it with ARGS=--queue, or end it"),
+        (
+            "Or: x/python -m launcher doctor --cluster slurm\nor --cluster local",
+            "Or: x/python -m launcher doctor --cluster slurm\nor CLUSTER=local",
+        ),
+    ],
+)
+def test_messages_name_options_as_they_were_typed(
+    said: str, of_make: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert as_typed(said) == said
+    monkeypatch.setattr(sys.modules["__main__"].__spec__, "name", "launcher.make_run")
+    assert as_typed(said) == of_make
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])

@@ -296,6 +296,26 @@ def test_a_cancelled_launch_is_resumed_once_it_has_ended(chain: Chain) -> None:
     assert chain.ran == ["create_dataset", "train", "infer", "measure"]
 
 
+def test_a_resumed_launch_is_queued_behind_another_that_writes_there(chain: Chain) -> None:
+    chain.edit("src/tiny_system.py", "import os\n", "import os\nimport time\n")
+    waits = 'if os.environ.get("TINY_WAIT"): time.sleep(60)\n        return self.leave("measure"'
+    chain.edit("src/tiny_system.py", 'return self.leave("measure"', waits)
+    chain.follow("launch_name=first", status=1, TINY_FAIL="infer")
+    assert chain.run("--stages", "measure", "launch_name=other", TINY_WAIT="yes").returncode == 0
+    until(lambda: chain.states()["measure"] == "running")
+    for command in (["resume"], ["rerun", "infer"], ["reproduce"]):
+        refused = chain.run(*command, "first")
+        assert refused.returncode == 1
+        assert "have this one wait for it with --queue" in refused.stderr
+        assert chain.run(*command, "first", "--queue", "--dry-run").returncode == 0
+    queued = chain.run("resume", "first", "--queue")
+    assert queued.returncode == 0, queued.stderr
+    assert "queued behind .launches/other" in queued.stdout
+    assert chain.run("cancel", "other").returncode == 0
+    assert chain.run("wait", chain.launches[-1].directory.name, "--quiet").returncode == 0
+    assert chain.states()["measure"] == "done"
+
+
 def test_a_launcher_that_is_killed_between_two_submissions(chain: Chain, tmp_path: Path) -> None:
     """What it had submitted ends by itself; then all of it is to be run."""
     killer = tmp_path / "killed" / "sitecustomize.py"
@@ -461,8 +481,9 @@ try:
     api.resume(again)
 except UsageError as error:
     assert "has not ended" in str(error)
+reproduced = api.reproduce(again, queue=True)
+assert reproduced.read_launch()["queued_behind"] == [str(again.directory)]
 ended(again)
-reproduced = api.reproduce(again)
 ended(reproduced)
 assert reproduced.read_launch()["config"]["env"] == {"SEED": "7"}
 open("run.py", "w").write("raise SystemExit(3)")

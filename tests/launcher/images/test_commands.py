@@ -12,8 +12,11 @@ import pytest
 
 from launcher.cli import main
 from launcher.images import commands
+from launcher.images.engine import LocalImage
 from launcher.images.lock import LockEntry, update_lock
 from launcher.images.usage import HELP, parser
+from launcher.typed import as_typed
+from tests.launcher.images.conftest import DIGEST, IMAGE_ID, REPOSITORY, FakeEngine
 
 COMMANDS = tuple(commands._COMMANDS)
 
@@ -135,3 +138,28 @@ def test_a_persons_settings_say_where_pins_and_converted_files_are(
     assert f"pinned  sha256:{'5' * 64}" in capsys.readouterr().out
     elsewhere = ["--cache", str(lock_file.parent), "--engine", "docker"]
     assert main(["image", "verify", "cpu", *elsewhere]) == 0  # a flag has the last word
+
+
+@pytest.mark.parametrize(
+    ("digests", "which"),
+    [
+        ((), ""),
+        ((f"{REPOSITORY}@{DIGEST}",), ""),
+        # By its name alone it would be pinned where it was pushed to before.
+        ((f"elsewhere/cpu@{DIGEST}",), f" {REPOSITORY}@{DIGEST}"),
+    ],
+)
+def test_how_to_pin_what_was_pushed(
+    digests: tuple[str, ...],
+    which: str,
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    image = LocalImage(IMAGE_ID, digests)
+    monkeypatch.setattr("launcher.images.engine.load_engine", lambda name: engine)
+    monkeypatch.setattr("launcher.images.build.latest_build", lambda engine, name: image)
+    assert main(["image", "push", "cpu", "--to", REPOSITORY]) == 0
+    assert capsys.readouterr().out.endswith(
+        f"To pin it:\n  {as_typed('python -m launcher')} image pin cpu{which}\n"
+    )

@@ -147,6 +147,40 @@ def test_the_latest_launch_is_the_recipes_and_the_last_that_was_made(
         asked(find_launch, tmp_path / "b")
 
 
+def test_a_launch_is_named_by_a_part_of_its_name(
+    three: dict[str, LaunchRecords], tmp_path: Path
+) -> None:
+    for name in ("20260101-fsdd-asr", "20260102-mini_an4-asr", "20260103-mini_an4-asr"):
+        record = three["aa"].read_launch()
+        LaunchRecords.create(tmp_path / ".launches" / name).write_launch(record)
+    (tmp_path / ".launches" / "20260102-mini_an4-asr" / "launch.json").write_text("{")  # damaged
+    recipe = tmp_path / "a"
+    assert asked(find_launch, recipe, "fsdd") == "20260101-fsdd-asr"
+    assert asked(find_launch, recipe, "0102") == "20260102-mini_an4-asr"
+    with pytest.raises(UsageError) as told:
+        asked(find_launch, recipe, "mini_an4")
+    head, *names = str(told.value).splitlines()
+    assert head == "several launches have 'mini_an4' in their name. Type more of it:"
+    assert sorted(names) == ["  20260102-mini_an4-asr", "  20260103-mini_an4-asr"]
+    with pytest.raises(UsageError, match="Did you mean '20260103-mini_an4-asr' or '20260102-mini"):
+        asked(find_launch, recipe, "20260103-mini_an-asr")
+
+    def stages(*words: str) -> tuple[str, list[str]]:
+        records, named = find_stages(list(words), str(recipe), working_dir=tmp_path)
+        return records.directory.name, named
+
+    assert stages("fit", "fsdd") == ("20260101-fsdd-asr", ["fit"])
+    three["aa"].directory.rename(tmp_path / ".launches" / "fit-again")
+    assert stages("fit")[1] == ["fit"]  # and not the launch
+    assert stages("fit-") == ("fit-again", [])
+    with pytest.raises(UsageError, match="two launches at once: fsdd, 0103"):
+        stages("fsdd", "0103")
+    with pytest.raises(UsageError, match="several launches have '2026'"):
+        stages("2026", "fit")
+    with pytest.raises(UsageError, match=r"'fit,score' is no stage: separate .*: fit score"):
+        stages("fit,score")
+
+
 def test_without_a_name_the_launch_that_has_not_ended_is_cancelled(
     three: dict[str, LaunchRecords], tmp_path: Path
 ) -> None:
