@@ -15,7 +15,7 @@ _SAYERS = ("exit_reason", "_in_words", "in_words", "_why_it_waits", "why_skipped
 # Tables and words of reasons, by the name that they have in the source.
 _NAMED = re.compile(
     r"(reasons?|_?IN_WORDS|ENDED_BY|_WAITING_IN_WORDS|_NEVER_STARTED|BY_SCHEDULER|OUT_OF_TIME"
-    r"|WAITS_FOR_UPSTREAM)$"
+    r"|WAITS_FOR_UPSTREAM|HELD)$"
 )
 
 
