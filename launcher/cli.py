@@ -6,12 +6,11 @@ login node.
 
 from __future__ import annotations
 
-import io
-import os
 import sys
 
 from launcher.commands import COMMANDS
 from launcher.errors import LauncherError, RecipeRefused, UsageError, did_you_mean, separated
+from launcher.processes.streams import with_output
 from launcher.usage import HELP, USAGE
 
 TYPE_CHECKING = False  # not imported from typing, which takes as long as the rest
@@ -28,8 +27,10 @@ _LIBRARIES = ("docker", "hydra", "omegaconf", "requests", "rich", "submitit", "y
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status. A user's mistake is one message."""
     command_line = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path is shown byte for byte
+    return with_output(lambda: _main(command_line))
+
+
+def _main(command_line: list[str]) -> int:
     command = command_line[0] if command_line else ""
     if command == "__complete":  # of a shell, at each press of the tabulator
         from launcher.completion import complete
@@ -49,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_unknown_command(command)
         return _run(command_line)
     except LauncherError as error:
+        from launcher.printable import harmless
         from launcher.typed import as_typed
 
-        print(f"launcher: {as_typed(str(error))}", file=sys.stderr)
+        print(f"launcher: {harmless(as_typed(str(error)))}", file=sys.stderr)
         return error.exit_status
     except ModuleNotFoundError as error:
         if error.name not in _LIBRARIES:
@@ -64,10 +66,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:  # `… --dry-run | head`
-        # What is left to be flushed at exit has to go somewhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
 
 
 def run_parser() -> ArgumentParser:

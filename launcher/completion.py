@@ -137,13 +137,12 @@ def _launches(before: Sequence[str]) -> list[Path]:
 def _stages(before: Sequence[str], launches: Sequence[Path]) -> list[str]:
     named = [path for path in launches if path.name in before]
     for path in [*named, *launches][:1]:
-        try:
-            import json
+        from launcher.errors import LauncherError
+        from launcher.records import LaunchRecords
 
-            return [
-                str(job["stage"]) for job in json.loads((path / "launch.json").read_bytes())["jobs"]
-            ]
-        except (OSError, ValueError, KeyError, TypeError):
+        try:
+            return [job["stage"] for job in LaunchRecords(path).read_launch()["jobs"]]
+        except LauncherError:
             return []
     return []
 

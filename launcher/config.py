@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import registry
 from launcher.errors import ConfigError
+from launcher.recorded.settings import settings
 from launcher.settings.checks import check_settings
 from launcher.settings.mistakes import about_value, known_elsewhere, nearest
 from launcher.settings.ranges import seconds
@@ -142,15 +143,19 @@ def from_record(record: Mapping[str, Any], **changed: Any) -> LaunchConfig:
     """Return the settings that ``to_record`` gave, with some of them changed.
 
     Raises:
-        KeyError, TypeError, ValueError: they are not whole.
+        KeyError, Unfit: they are not whole.
+        LauncherError: they are of a cluster or a container that is not here, or out of range.
     """
     kinds = {
         group: registry.load(kind, record[group]["name"]).Settings for group, kind in GROUPS.items()
     }
-    typed = {group: settings(**record[group]) for group, settings in kinds.items()}
-    resources = Resources(**record["resources"])
-    return LaunchConfig(
-        **{**record, **typed, "resources": resources, "launch_name": None, **changed}
+    kinds["resources"] = Resources
+    typed = {
+        group: settings(kind, record[group], f"config.{group}") for group, kind in kinds.items()
+    }
+    others = {name: value for name, value in record.items() if name not in typed}
+    return replace(
+        settings(LaunchConfig, others, "config"), **{**typed, "launch_name": None, **changed}
     )
 
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # `launcher --help` has no time for typing and difflib
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 
 class LauncherError(Exception):
@@ -62,6 +63,24 @@ class ImageError(LauncherError):
 
 class RecordError(LauncherError):
     """The launch directory cannot be written, or what is in it cannot be read."""
+
+
+class DamagedLaunch(RecordError):
+    """Nothing can be told of a launch, its ``launch.json`` being damaged.
+
+    Args:
+        directory: the launch directory.
+        damage: what is wrong with it.
+    """
+
+    def __init__(self, directory: Path, damage: str) -> None:
+        import shlex
+
+        super().__init__(
+            f"{damage}. What its stages have written is untouched. Launch again with the command "
+            f"itself, and when no job of it is left: rm -r {shlex.quote(str(directory))}"
+        )
+        self.damage = damage
 
 
 class StageFailed(LauncherError):

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from launcher.printable import harmless
+from launcher.recorded.files import open_regular
 
 _TAIL_BYTES = 64 * 1024
 _MAX_REASON_LINES = 14
@@ -99,7 +100,7 @@ def _said(lines: list[str]) -> list[str]:
 
 def _tail(path: Path, num_bytes: int) -> list[str]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - num_bytes))
             text = file.read().decode(errors="replace")

@@ -19,7 +19,10 @@ from launcher.job import guard
 from launcher.masking import RULES, mask_arguments, mask_configs
 from launcher.output import without_log_records
 from launcher.recipe import Recipe, default_python, project_root
+from launcher.recorded.kinds import record as of_record
+from launcher.recorded.schemas import PLAN, PLAN_MORE
 
+_PLAN = of_record(PLAN, PLAN_MORE)
 _TRACEBACK = "Traceback (most recent call last):"
 _LACKS_MODULE = "ModuleNotFoundError: No module named"
 
@@ -67,12 +70,14 @@ class StagePlan:
 
         Raises:
             LauncherError: the record is of another schema.
+            Unfit: it is not whole.
         """
         if record.get("schema") != probe.SCHEMA:
             raise LauncherError(
                 f"the probe wrote a plan of schema {record.get('schema')}; "
                 f"this launcher reads schema {probe.SCHEMA}"
             )
+        record = _PLAN(record)
         return cls(
             recipe_dir=Path(record["recipe_dir"]),
             system=record["system"],

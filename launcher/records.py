@@ -32,33 +32,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import RecordError
-from launcher.printable import harmless
+from launcher.errors import DamagedLaunch, RecordError
+from launcher.recorded.files import open_regular, parse_json, read_json
+from launcher.recorded.kinds import Unfit, fitting
+from launcher.recorded.schemas import JOB as JOB_FIELDS
+from launcher.recorded.schemas import JOBS, LAUNCHER
+from launcher.recorded.schemas import LAUNCH as LAUNCH_FIELDS
+from launcher.recorded.schemas import event as read_event
 
 SCHEMA = 1
 LAUNCH = "launch"
+_OF_LAUNCH, _MOST_NAMED = "launch.json: ", 3
 RESERVE, _RESERVE_BYTES = "reserve", 32 * 1024
-_JOB_FIELDS = ("stage", "output", "log", "metadata")
-_NUMBER, _OPTIONAL_NUMBER = (int, float), (int, type(None))
-# What an event has to have to be a whole one.
-_EVENT_FIELDS: dict[str, dict[str, Any]] = {
-    "submitted": {"stage": str, "job_id": str},
-    "cancel_requested": {"stages": list},
-    "waiting": {"upstream": str},
-    "requeued": {"reason": str},
-    "rank_ended": {"rank": int, "state": str},
-    "carried": {"launch": str, "state": str, "reason": str, "exit_code": _OPTIONAL_NUMBER},
-    "ended": {"state": str, "reason": str, "exit_code": _OPTIONAL_NUMBER},
-}
-_PROCESS_FIELDS = {"pid": int, "start_ticks": int, "boot_id": str, "host": str}
 
 
 @dataclass(frozen=True)
 class Journal:
-    """What a journal holds: its whole events, in the order they were written."""
+    """What a journal holds: its whole events, in the order they were written.
+
+    ``first_damage`` says what is wrong with the first line that is JSON, and no whole event.
+    """
 
     events: list[dict[str, Any]]
     num_damaged: int = 0
+    first_damage: str = ""
 
     @cached_property
     def submissions(self) -> dict[str, dict[str, Any]]:
@@ -127,28 +124,70 @@ class LaunchRecords:
             raise RecordError(f"cannot write {self.directory}: {error.strerror}") from error
 
     def read_launch(self) -> dict[str, Any]:
-        """Read ``launch.json`` back.
+        """Read ``launch.json`` back, without the fields in it that are damaged.
 
         Raises:
-            RecordError: it is missing, not whole, or of another schema.
+            DamagedLaunch: it is missing, not whole, or of another schema.
+        """
+        return self.launch_and_damage()[0]
+
+    def whole_launch(self) -> dict[str, Any]:
+        """Read ``launch.json`` to run something from it, for which all of it has to be whole.
+
+        Raises:
+            RecordError: it is not.
+        """
+        record, damage = self.launch_and_damage()
+        if damage:
+            raise RecordError(
+                f"nothing is run from {self.directory / 'launch.json'}, since it is damaged: "
+                f"{'; '.join(each.removeprefix(_OF_LAUNCH) for each in damage[:_MOST_NAMED])}. "
+                "Mend it, or launch again with the command itself."
+            )
+        return record
+
+    def launch_and_damage(self) -> tuple[dict[str, Any], list[str]]:
+        """Return ``launch.json`` without the fields in it that are damaged, and what these are.
+
+        Raises:
+            DamagedLaunch: as :meth:`read_launch`.
         """
         path = self.directory / "launch.json"
         try:
-            record = json.loads(path.read_text())
-        except (OSError, ValueError, RecursionError) as error:
-            raise RecordError(f"{path} cannot be read as a launch record: {error}") from error
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise RecordError(f"{path} is not a launch record of schema {SCHEMA}")
-        jobs = record.get("jobs")
-        texts = dict.fromkeys(_JOB_FIELDS, str)
-        if not jobs or not isinstance(jobs, list) or not all(_has(job, texts) for job in jobs):
-            raise RecordError(f"{path} is damaged: its list of jobs is not whole")
+            found = read_json(path)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise DamagedLaunch(
+                self.directory, f"{path} cannot be read as a launch record: {why}"
+            ) from error
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA:
+            raise DamagedLaunch(self.directory, f"{path} is not a launch record of schema {SCHEMA}")
+        try:
+            jobs = JOBS(found.get("jobs"))
+        except Unfit as error:
+            problem = error.below("jobs")
+            raise DamagedLaunch(
+                self.directory, f"{path} is damaged: its list of jobs is not whole: {problem}"
+            ) from error
+        if not jobs:
+            raise DamagedLaunch(self.directory, f"{path} is damaged: its list of jobs is empty")
         if len({job["stage"] for job in jobs}) < len(jobs):
-            raise RecordError(f"{path} is damaged: a stage stands in its list of jobs twice")
-        launcher = record.get("launcher")
-        if launcher is not None and not _has(launcher, _PROCESS_FIELDS):
-            raise RecordError(f"{path} is damaged: it does not tell which process made it")
-        return record
+            raise DamagedLaunch(
+                self.directory, f"{path} is damaged: a stage stands in its list of jobs twice"
+            )
+        try:
+            LAUNCHER(found.get("launcher"))
+        except Unfit as error:
+            problem = error.below("launcher")
+            raise DamagedLaunch(
+                self.directory,
+                f"{path} is damaged: it does not tell which process made it: {problem}",
+            ) from error
+        record, unfit = fitting({**found, "jobs": jobs}, LAUNCH_FIELDS)
+        for number, job in enumerate(jobs):
+            record["jobs"][number], more = fitting(job, JOB_FIELDS)
+            unfit += [each.below(f"jobs[{number}]") for each in more]
+        return record, [f"{_OF_LAUNCH}{each}" for each in unfit]
 
     def append(self, journal: str, event: str, **fields: Any) -> None:
         """Append one event to the journal of a stage, or to that of the launch (``LAUNCH``).
@@ -210,7 +249,7 @@ class LaunchRecords:
         """
         path = self._journal(name)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 status = os.fstat(file.fileno())
                 identity = (status.st_ino, status.st_size, status.st_mtime_ns)
                 known = self._read.get(name)
@@ -222,8 +261,11 @@ class LaunchRecords:
         except OSError as error:
             raise RecordError(f"cannot read {path}: {error.strerror}") from error
         parsed = [_parse(line) for line in lines]
-        whole = [event for event in parsed if event is not None]
-        found = Journal(whole, len(parsed) - len(whole))
+        whole = [each for each in parsed if isinstance(each, dict)]
+        said = (
+            f"{number}: {each}" for number, each in enumerate(parsed, 1) if isinstance(each, str)
+        )
+        found = Journal(whole, len(parsed) - len(whole), next(said, ""))
         self._read[name] = (identity, found)
         return found
 
@@ -241,27 +283,11 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _parse(line: bytes) -> dict[str, Any] | None:
+def _parse(line: bytes) -> dict[str, Any] | str | None:
+    """Return an event; what is wrong with it where it is not whole; None of what is no JSON."""
     try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
+        return read_event(parse_json(line))
+    except Unfit as error:
+        return str(error)
+    except ValueError:
         return None
-    if not _has(event, {"time": _NUMBER, "event": str}):
-        return None
-    process = event.get("process")
-    is_whole = (
-        _has(event, _EVENT_FIELDS.get(event["event"], {}))
-        and (process is None or _has(process, _PROCESS_FIELDS))
-        and isinstance(event.get("attempt", 0), int)
-    )
-    if not is_whole:
-        return None
-    reason = event.get("reason")  # it may quote a stage
-    return {**event, "reason": harmless(reason)} if isinstance(reason, str) else dict(event)
-
-
-def _has(value: Any, types: Mapping[str, Any]) -> bool:
-    """Tell whether a value is a mapping that has these fields, of these types."""
-    return isinstance(value, dict) and all(
-        name in value and isinstance(value[name], kind) for name, kind in types.items()
-    )

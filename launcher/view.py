@@ -16,6 +16,7 @@ from launcher import status as states
 from launcher.display.render import Row
 from launcher.errors import RecordError
 from launcher.output import failure_lines
+from launcher.printable import harmless, printable
 from launcher.private import check_unwritten
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.status import JobStatus, chain_status, exit_signal
@@ -143,7 +144,7 @@ class LaunchView:
         Raises:
             RecordError: its ``launch.json`` cannot be read.
         """
-        record = records.read_launch()
+        record, damage = records.launch_and_damage()
         now = time.time()
         chain = chain_status(records, cluster)
         submissions = records.submissions()
@@ -151,7 +152,9 @@ class LaunchView:
             _stage_view(status, job, records, submissions.get(status.stage, {}), now)
             for status, job in zip(chain, record["jobs"], strict=True)
         ]
-        return cls(records.directory, record, stages, _damage(records, record), unasked)
+        damage += [told for stage in stages for told in stage.row.damage]
+        damage = [*_open_to_others(records), *damage, *_damaged_journals(records, record)]
+        return cls(records.directory, record, stages, [harmless(each) for each in damage], unasked)
 
     @property
     def state(self) -> str:
@@ -182,8 +185,9 @@ class LaunchView:
     @property
     def experiment(self) -> str:
         """Name of the experiment: the folder of its results, else of the recipe."""
-        plan = self.record.get("plan") or {}
-        return Path(plan.get("exp_dir") or self.record.get("recipe_dir") or "?").name
+        plan = self.record.get("plan", {})
+        name = Path(plan.get("exp_dir") or self.record.get("recipe_dir") or "?").name
+        return printable(name)
 
     @property
     def elapsed_s(self) -> float | None:
@@ -206,7 +210,7 @@ class LaunchView:
     @property
     def cluster(self) -> str:
         """Name of the cluster that it was handed to."""
-        return str(_inner(self.record, "config", "cluster").get("name", "?"))
+        return str(self.record.get("config", {}).get("cluster", {}).get("name", "?"))
 
     def to_record(self) -> dict[str, Any]:
         """Return it as JSON-able values."""
@@ -216,15 +220,15 @@ class LaunchView:
             "directory": str(self.directory),
             "experiment": self.experiment,
             "recipe_dir": self.record.get("recipe_dir"),
-            "exp_dir": _inner(self.record, "plan").get("exp_dir"),
+            "exp_dir": self.record.get("plan", {}).get("exp_dir"),
             "cluster": self.cluster,
-            "container": _inner(self.record, "config", "container").get("name"),
+            "container": self.record.get("config", {}).get("container", {}).get("name"),
             "created": self.record.get("created"),
             "state": self.state,
             "has_ended": self.has_ended,
             "scheduler_not_asked": self.unasked or None,
             "damaged": list(self.damaged),
-            "notices": list(self.record.get("notices") or ()),
+            "notices": list(self.record.get("notices", ())),
             "stages": [stage.to_record() for stage in self.stages],
         }
 
@@ -239,32 +243,28 @@ def _stage_view(
     row = Row.of(status, dict(job), records.directory)
     begun = [each for each in records.events(status.stage) if each["event"] == "started"]
     last = begun[-1] if begun else {}
-    asked = job.get("resources")
-    job_metadata = row.recorded.get("job")
-    used = job_metadata.get("used") if isinstance(job_metadata, dict) else None
+    asked = job.get("resources", {})
     return StageView(
         row=row,
         after=job.get("after"),
         node=last.get("host"),
         submitted=submission.get("time"),
-        attempt=int(last.get("attempt") or 0),
-        asked={
-            name: asked[name]
-            for name in ASKED
-            if isinstance(asked, dict) and asked.get(name) is not None
-        },
-        used=used if isinstance(used, dict) else None,
+        attempt=last.get("attempt", 0),
+        asked={name: asked[name] for name in ASKED if asked.get(name) is not None},
+        used=row.recorded.get("job", {}).get("used"),
         now=now,
     )
 
 
-def _damage(records: LaunchRecords, record: Mapping[str, Any]) -> list[str]:
-    told = _open_to_others(records)
-    for journal in (LAUNCH, *(str(job["stage"]) for job in record["jobs"])):
-        _, num_damaged = records.events_and_damage(journal)
-        if num_damaged:
-            lines = "1 line that is" if num_damaged == 1 else f"{num_damaged} lines that are"
-            told.append(f"events/{journal}.jsonl has {lines} damaged and passed over")
+def _damaged_journals(records: LaunchRecords, record: Mapping[str, Any]) -> list[str]:
+    told = []
+    for name in (LAUNCH, *(job["stage"] for job in record["jobs"])):
+        journal = records.journal(name)
+        if journal.num_damaged:
+            one = journal.num_damaged == 1
+            lines = "1 line that is" if one else f"{journal.num_damaged} lines that are"
+            which = f" (line {journal.first_damage})" if journal.first_damage else ""
+            told.append(f"events/{name}.jsonl has {lines} damaged and passed over{which}")
     return told
 
 
@@ -275,11 +275,3 @@ def _open_to_others(records: LaunchRecords) -> list[str]:
     except RecordError as error:
         return [str(error)]
     return []
-
-
-def _inner(record: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """Return a mapping within a record; an empty one where the record does not have it."""
-    found: Any = record
-    for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else {}

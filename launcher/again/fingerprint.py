@@ -31,11 +31,14 @@ from launcher.launch import SNAPSHOT_DIR, Job, Launch
 from launcher.masking import mask_arguments, mask_environment
 from launcher.plan import PlannedStage, StagePlan
 from launcher.printable import harmless
+from launcher.recorded.files import read_json
+from launcher.recorded.kinds import Unfit, anything, mapping_of
+from launcher.recorded.schemas import FINGERPRINT
 from launcher.records import LaunchRecords
 from launcher.snapshot.files import CodeFiles
 
 CONFIGS_FILE = "configs.json"
-FIELDS = ("image", "code", "config", "arguments", "environment")
+_CONFIGS = mapping_of(mapping_of(anything))
 _MOST_NAMED = 5
 _SHOWN_CHARACTERS = 60
 _MAX_PATH_CHARACTERS = 1024
@@ -64,9 +67,8 @@ class Basis:
         # That they differ is known by their digests all the same.
         with suppress(RecordError):
             code = CodeFiles.recorded(records.directory / SNAPSHOT_DIR)
-        with suppress(OSError, ValueError, TypeError, AttributeError):
-            text = (records.directory / CONFIGS_FILE).read_text(encoding="utf-8")
-            configs = {str(role): dict(values) for role, values in json.loads(text).items()}
+        with suppress(OSError, ValueError):
+            configs = _CONFIGS(read_json(records.directory / CONFIGS_FILE))
         return cls(code, configs)
 
 
@@ -150,12 +152,11 @@ def differences(
 
 def is_whole(value: Any) -> bool:
     """Tell whether a record holds a fingerprint; that of an older launcher holds none."""
-    kinds = {"config": dict, "arguments": list, "environment": dict}
-    return (
-        isinstance(value, dict)
-        and all(field in value for field in FIELDS)
-        and all(isinstance(value[field], kind) for field, kind in kinds.items())
-    )
+    try:
+        FINGERPRINT(value)
+    except Unfit:
+        return False
+    return True
 
 
 def image_digest(pin: ImagePin | None) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,12 +11,17 @@ from launcher import registry
 from launcher.again.continued import CARRIED_FROM
 from launcher.config import from_record
 from launcher.containers.base import Mount
-from launcher.errors import RecordError
+from launcher.errors import ConfigError, RecordError, UsageError
 from launcher.images.pin import ImagePin
 from launcher.launch import GIT_COMMITS, Job, build_launch
 from launcher.plan import StagePlan
 from launcher.recipe import Recipe
+from launcher.recorded.files import parse_json
+from launcher.recorded.kinds import mapping_of, raw_text
+from launcher.recorded.settings import settings
 from launcher.records import LaunchRecords
+
+_COMMITS = mapping_of(raw_text)
 
 
 def ran_by(records: LaunchRecords, stage: str) -> LaunchRecords:
@@ -41,7 +45,7 @@ def recorded_job(records: LaunchRecords, stage: str) -> Job:
     Raises:
         RecordError: the launch's record does not tell all of it.
     """
-    record, of_stage = records.read_launch(), _job_record(records, stage)
+    record, of_stage = records.whole_launch(), _job_record(records, stage)
     try:
         config = from_record(record["config"])
         runtime = registry.load("containers", config.container.name)
@@ -53,14 +57,14 @@ def recorded_job(records: LaunchRecords, stage: str) -> Job:
             runtime.Implementation(config.container),
             (),
             directory=records.directory,
-            pins={stage: _pin(image)} if image else {},
+            pins={stage: recorded_pin(image)} if image else {},
             mounts=[_mount(each) for each in of_stage["mounts"]],
             commits=recorded_commits(of_stage),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, ValueError, ConfigError, UsageError) as error:
+        said = f"there is no {error}" if isinstance(error, KeyError) else error
         raise RecordError(
-            f"{records.directory / 'launch.json'} does not tell how {stage} was run: "
-            f"{type(error).__name__}: {error}"
+            f"{records.directory / 'launch.json'} does not tell how {stage} was run: {said}"
         ) from error
     for job in launch.jobs:
         if job.stage == stage:
@@ -69,8 +73,12 @@ def recorded_job(records: LaunchRecords, stage: str) -> Job:
 
 
 def recorded_commits(job: Mapping[str, Any]) -> dict[str, str]:
-    """Return the commits that a stage was told; none where its launch told none."""
-    told: dict[str, str] = json.loads(job["environment"].get(GIT_COMMITS, "{}"))
+    """Return the commits that a stage was told; none where its launch told none.
+
+    Raises:
+        ValueError: they are not whole.
+    """
+    told: dict[str, str] = _COMMITS(parse_json(job["environment"].get(GIT_COMMITS, "{}").encode()))
     return told
 
 
@@ -82,9 +90,15 @@ def _job_record(records: LaunchRecords, stage: str) -> Mapping[str, Any]:
     raise RecordError(f"launch {records.directory.name} has no stage {stage}")
 
 
-def _pin(recorded: Mapping[str, Any]) -> ImagePin:
+def recorded_pin(recorded: Mapping[str, Any]) -> ImagePin:
+    """Return an image as a job's record has it.
+
+    Raises:
+        Unfit: it is not whole.
+    """
     names = {each.name for each in fields(ImagePin)}
-    return ImagePin(**{name: value for name, value in recorded.items() if name in names})
+    known = {name: value for name, value in recorded.items() if name in names}
+    return settings(ImagePin, known, "image")
 
 
 def _mount(recorded: Mapping[str, Any]) -> Mount:

@@ -11,21 +11,20 @@ import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from launcher import registry
 from launcher.again.continued import CARRIED_FROM, REPRODUCES, Continued
 from launcher.again.fingerprint import Basis, image_digest
-from launcher.again.recorded_job import recorded_commits
+from launcher.again.recorded_job import recorded_commits, recorded_pin
 from launcher.again.request import LaunchRequest
 from launcher.clusters.base import Cluster
 from launcher.config import from_record
 from launcher.containers.base import Container, ImageFormat, Mount
 from launcher.display.render import short_path
-from launcher.errors import ImageError, LauncherError, RecordError
-from launcher.images.pin import ImagePin
+from launcher.errors import ConfigError, ImageError, LauncherError, RecordError, UsageError
 from launcher.job.copied_code import CODE_DIR
 from launcher.launch import SNAPSHOT_DIR, Launch, build_launch, image_of
 from launcher.launches.dirs import free_directory
@@ -86,13 +85,14 @@ def plan_reproduction(earlier: LaunchRecords) -> Reproduction:
         RecordError: its record is not whole, or its snapshot is gone or altered.
         LauncherError: something that it used is not to be had any more.
     """
-    record = earlier.read_launch()
+    record = earlier.whole_launch()
     try:
         return _reproduction(earlier, record)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, ValueError, ConfigError, UsageError) as error:
+        said = f"there is no {error}" if isinstance(error, KeyError) else error
         raise RecordError(
             f"{earlier.directory / 'launch.json'} does not tell all that a launch is made of: "
-            f"{type(error).__name__}: {error}"
+            f"{said}"
         ) from error
 
 
@@ -104,6 +104,8 @@ def _reproduction(earlier: LaunchRecords, record: Mapping[str, Any]) -> Reproduc
     container: Container = runtime.Implementation(config.container)
     cluster: Cluster = registry.load("clusters", config.cluster.name).Implementation(config.cluster)
     jobs = [job for job in record["jobs"] if CARRIED_FROM not in job]
+    if not jobs:
+        raise RecordError(f"launch {earlier.directory.name} ran no stage of its own")
     directory = free_directory(recipe, config)
     arguments = [str(each) for each in jobs[0]["stage_command"][_BEFORE_ARGUMENTS:]]
     if any(MASK in each for each in arguments):
@@ -115,7 +117,7 @@ def _reproduction(earlier: LaunchRecords, record: Mapping[str, Any]) -> Reproduc
         record.get("git"),
     )
     code.verify()
-    pins = {job["stage"]: _pin(job["image"]) for job in record["jobs"] if job["image"]}
+    pins = {job["stage"]: recorded_pin(job["image"]) for job in record["jobs"] if job["image"]}
     mounts = list(_mounts(jobs[0]["mounts"], earlier.directory, directory))
     outputs = output_dirs(plan)
     _refuse_what_is_gone(mounts, plan, outputs, directory, code)
@@ -145,11 +147,6 @@ def _reproduction(earlier: LaunchRecords, record: Mapping[str, Any]) -> Reproduc
     mounted = [each for each in outputs if any(each == mount.source for mount in mounts)]
     prepared = Prepared(launch, cluster, container, code, tuple(mounted), tuple(notices))
     return Reproduction(earlier, LaunchRequest.recorded(earlier), prepared, tuple(differences))
-
-
-def _pin(recorded: Mapping[str, Any]) -> ImagePin:
-    names = {each.name for each in fields(ImagePin)}
-    return ImagePin(**{name: value for name, value in recorded.items() if name in names})
 
 
 def _mounts(recorded: Sequence[Mapping[str, Any]], was: Path, now: Path) -> Iterator[Mount]:

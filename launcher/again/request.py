@@ -71,24 +71,25 @@ class LaunchRequest:
         Raises:
             RecordError: the launch's record does not tell.
         """
-        record = records.read_launch()
+        record = records.whole_launch()
         try:
             config = record["config"]
             settings, passed_on = _words(record)
             return cls(
-                recipe=str(record["recipe_dir"]),
-                cluster=str(config["cluster"]["name"]),
-                container=str(config["container"]["name"]),
-                stages=tuple(str(stage["name"]) for stage in record["plan"]["stages"]),
+                recipe=record["recipe_dir"],
+                cluster=config["cluster"]["name"],
+                container=config["container"]["name"],
+                stages=tuple(stage["name"] for stage in record["plan"]["stages"]),
                 settings=tuple(each for each in settings if not each.startswith(_NOT_AGAIN)),
                 passed_on=tuple(passed_on),
                 allow_unpinned=bool(config["allow_unpinned"]),
                 working_dir=Path(record["working_dir"]),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, ValueError) as error:
+            said = f"there is no {error}" if isinstance(error, KeyError) else error
             raise RecordError(
-                f"{records.directory / 'launch.json'} does not tell what was asked for: "
-                f"{type(error).__name__}: {error}. Launch again with the command itself."
+                f"{records.directory / 'launch.json'} does not tell what was asked for: {said}. "
+                "Launch again with the command itself."
             ) from error
 
     @property
@@ -113,7 +114,7 @@ def _words(record: dict[str, Any]) -> tuple[Sequence[str], Sequence[str]]:
     """Return settings and arguments of ``run.py``; an older launch has its command line alone."""
     if "request" in record:
         request = record["request"]
-        return [str(each) for each in request["settings"]], [*map(str, request["passed_on"])]
+        return request["settings"], request["passed_on"]
     from launcher.cli import split_arguments
 
     _, settings, passed_on = split_arguments(record["command_line"][3:])

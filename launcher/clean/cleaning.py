@@ -18,6 +18,9 @@ from launcher.errors import LauncherError
 from launcher.launch import image_cache
 from launcher.launches.dirs import launches_dir
 from launcher.recipe import find_recipe
+from launcher.settings.ranges import check_option
+
+_MOST_KEPT, _MOST_AGE_S = 1_000_000, 100 * 365 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,11 @@ def plan_cleaning(
         keep: number of launches, the latest ones, that are kept whatever their age.
 
     Raises:
-        LauncherError: there is no such recipe, or the folder cannot be read.
+        LauncherError: there is no such recipe, a number is out of range, or the folder cannot be
+            read.
     """
+    check_option("--keep", keep, most=_MOST_KEPT)
+    check_option("older_than_s", older_than_s, most=_MOST_AGE_S)
     found = find_recipe(recipe, working_dir=working_dir)
     config = load_config({}, [], recipe_dir=found.directory)
     folder = launches_dir(found, config)

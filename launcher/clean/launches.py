@@ -12,7 +12,7 @@ from typing import Any
 from launcher.again.fingerprint import CONFIGS_FILE
 from launcher.clean.leftover import REMOVING, Leftover, is_own_folder, room_of
 from launcher.clusters.base import NamedCluster
-from launcher.errors import LauncherError, RecordError
+from launcher.errors import DamagedLaunch, LauncherError, RecordError
 from launcher.job.copied_code import CODE_DIR
 from launcher.job.stage_outputs import OUTPUTS_DIR
 from launcher.launch import HOME_DIR, INSIDE_DIR, SNAPSHOT_DIR
@@ -126,11 +126,13 @@ def look_at(directory: Path) -> SeenLaunch:
         record = records.read_launch()
         journals = [LAUNCH, *(str(job["stage"]) for job in record["jobs"])]
         events = {journal: records.events(journal) for journal in journals}
+    except DamagedLaunch as error:
+        return SeenLaunch(directory, 0.0, damage=error.damage)
     except RecordError as error:
         return SeenLaunch(directory, 0.0, damage=str(error))
     created = record.get("created")
     times = [each["time"] for journal in events.values() for each in journal]
-    times += [created] if isinstance(created, (int, float)) else []
+    times += [created] if created is not None else []
     if not times:
         with suppress(OSError):
             times.append((directory / "launch.json").stat().st_mtime)

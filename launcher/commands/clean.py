@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from launcher.clean.cleaning import Cleaning
 
 _UNITS_S = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 7 * 86400.0}
+_MOST_AGE_S = 36500 * _UNITS_S["d"]
 _SHOWN_KEPT = 5
 
 EXAMPLE = "clean --older-than 2w --keep 5 --dry-run"
@@ -83,11 +84,13 @@ def age_s(text: str) -> float:
     from launcher.errors import UsageError
 
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([mhdw])", text)
-    if found is None:
+    age = None if found is None else float(found[1]) * _UNITS_S[found[2]]
+    if age is None or age > _MOST_AGE_S:
         raise UsageError(
-            f"--older-than {text}: an age is a number and its unit: m, h, d or w, such as 30d."
+            f"--older-than {text[:40]}: an age is a number and its unit: m, h, d or w, such as "
+            "30d, and at most 36500d."
         )
-    return float(found[1]) * _UNITS_S[found[2]]
+    return age
 
 
 def lines(found: Cleaning) -> list[str]:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
 EXAMPLE = "logs train -n 20 -f"
+_MOST_LINES = 10**15
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -43,13 +44,13 @@ def run(options: Namespace) -> int:
         show_stage,
         stage_of_interest,
     )
-    from launcher.errors import UsageError
     from launcher.launches import find_stages
     from launcher.processes.interrupts import INTERRUPTED
     from launcher.recipe import current_dir
+    from launcher.settings.ranges import check_option
 
-    if options.lines is not None and options.lines < 0:
-        raise UsageError(f"-n {options.lines}: a number of lines is 0 or more")
+    if options.lines is not None:
+        check_option("-n", options.lines, most=_MOST_LINES)
     records, stages = find_stages(options.words, options.recipe, working_dir=current_dir())
     try:
         if options.follow:

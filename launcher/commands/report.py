@@ -26,10 +26,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Write the report, say where it is, and return the exit status."""
     from launcher.display.render import short_path
+    from launcher.errors import UsageError
     from launcher.launches import find_launch
     from launcher.recipe import current_dir
     from launcher.report import report
 
+    if options.output == "":
+        raise UsageError("--output is empty. Give it the name of a file, or leave it out.")
     working_dir = current_dir()
     records = find_launch(options.launch, options.recipe, working_dir=working_dir)
     output = None if options.output is None else working_dir / options.output

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.5
 _ASK_EVERY_S = 5.0
+_MOST_MIN = 5_256_000.0  # ten years
 NOT_IN_TIME = 124  # as timeout(1) has it
 
 EXAMPLE = "wait --timeout-min 90 --quiet"
@@ -41,8 +42,11 @@ def run(options: Namespace) -> int:
     from launcher.launches import find_launch
     from launcher.processes.interrupts import INTERRUPTED
     from launcher.recipe import current_dir
+    from launcher.settings.ranges import check_option
     from launcher.status import DONE
 
+    if options.timeout_min is not None:
+        check_option("--timeout-min", options.timeout_min, most=_MOST_MIN)
     records = find_launch(options.launch, options.recipe, working_dir=current_dir())
     timeout_s = None if options.timeout_min is None else options.timeout_min * 60
     try:
@@ -66,8 +70,11 @@ def wait_for(records: LaunchRecords, *, timeout_s: float | None = None) -> Launc
         timeout_s: seconds after which it is returned as it is; None for no limit.
     """
     from launcher.launches.reach import look
+    from launcher.settings.ranges import check_option
     from launcher.status import chain_status
 
+    if timeout_s is not None:
+        check_option("timeout_s", timeout_s, most=_MOST_MIN * 60)
     deadline = float("inf") if timeout_s is None else time.monotonic() + timeout_s
     while True:
         view = look(records)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from launcher.errors import RecordError
+from launcher.errors import DamagedLaunch, RecordError
 from launcher.launches import launches_of
 from launcher.launches.reach import look
+from launcher.printable import harmless, printable
 from launcher.records import LaunchRecords
 from launcher.view import LaunchView
 
@@ -32,13 +33,12 @@ class Entry:
     @property
     def name(self) -> str:
         """Name of the launch directory."""
-        return self.directory.name
+        return printable(self.directory.name)
 
     @property
     def created(self) -> float | None:
         """When it was made, in seconds since the epoch."""
-        created = self.view.record.get("created") if self.view else None
-        return float(created) if isinstance(created, (int, float)) else None
+        return self.view.record.get("created") if self.view else None
 
     @property
     def cluster(self) -> str:
@@ -100,5 +100,7 @@ def entries(recipe: str | None, *, working_dir: Path) -> list[Entry]:
 def _entry(records: LaunchRecords) -> Entry:
     try:
         return Entry(records.directory, look(records))
+    except DamagedLaunch as error:
+        return Entry(records.directory, None, harmless(error.damage))
     except RecordError as error:
-        return Entry(records.directory, None, str(error))
+        return Entry(records.directory, None, harmless(str(error)))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from launcher import status as states
 from launcher.job.stage_files import locate_output
 from launcher.output import last_line
-from launcher.printable import harmless
-from launcher.results import read_metadata
+from launcher.printable import shown_path
+from launcher.results import metadata_and_damage
 from launcher.status import JobStatus, chain_status
 
 if TYPE_CHECKING:
@@ -99,22 +99,28 @@ class Row:
     @property
     def results(self) -> dict[str, Any]:
         """The figures that the stage reports; none before it is done."""
-        results = self.recorded.get("results")
-        is_done = self.status.state == states.DONE
-        return results if is_done and isinstance(results, dict) else {}
+        return (self.recorded.get("results") or {}) if self.status.state == states.DONE else {}
 
     @property
     def message(self) -> str:
         """What the stage said when it ended early: why, and what it saved."""
-        ending = self.recorded.get("exit")
-        return harmless(str(ending.get("message") or "")) if isinstance(ending, dict) else ""
+        return str((self.recorded.get("exit") or {}).get("message") or "")
 
-    @cached_property
+    @property
     def recorded(self) -> dict[str, Any]:
         """The stage's metadata; empty when this run has left none."""
+        return self._metadata[0]
+
+    @property
+    def damage(self) -> list[str]:
+        """What is damaged in the stage's metadata."""
+        return self._metadata[1]
+
+    @cached_property
+    def _metadata(self) -> tuple[dict[str, Any], list[str]]:
         if self.status.started is None:
-            return {}
-        return read_metadata(self.metadata, output_inode=self.status.output_inode)
+            return {}, []
+        return metadata_and_damage(self.metadata, output_inode=self.status.output_inode)
 
 
 def launch_rows(records: LaunchRecords, cluster: Cluster | None = None) -> list[Row]:
@@ -139,7 +145,7 @@ def live_table(rows: Sequence[Row], *, width: int) -> Table:
         state = row.status.state
         said = last_line(row.output) if state == states.RUNNING else row.status.reason
         table.add_row(
-            row.status.stage,
+            escape(row.status.stage),
             f"[{STYLES[row.shown_state]}]{row.shown_state}[/]",
             duration(row.elapsed_s),
             f"[dim]{escape(said)}[/]",
@@ -164,6 +170,7 @@ def duration(seconds: float | None) -> str:
 def short_path(path: Path) -> str:
     """Return a path relative to the working directory where it lies below it."""
     try:
-        return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+        is_below = path.is_relative_to(Path.cwd())
     except FileNotFoundError:  # the working directory is gone
-        return str(path)
+        is_below = False
+    return shown_path(os.path.relpath(path) if is_below else str(path))

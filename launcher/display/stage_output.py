@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from launcher import status as states
-from launcher.display.render import Row, launch_rows
-from launcher.errors import UsageError
+from launcher.display.render import Row, launch_rows, short_path
+from launcher.errors import RecordError, UsageError
 from launcher.output import for_terminal
+from launcher.printable import shown_path
+from launcher.recorded.files import open_regular
 
 if TYPE_CHECKING:
     from launcher.records import LaunchRecords
@@ -58,11 +60,12 @@ def show_stage(
     path = _file(row, log=log)
     if path is None:
         why = f": {row.status.reason}" if row.status.reason else ""
-        raise UsageError(
-            f"{stage} is {row.status.state}{why}, and has printed nothing. "
-            "With -f it is waited for."
-        )
-    with path.open("rb") as file:
+        state = f"{stage} is {row.status.state}{why}"
+        if row.status.started is not None:
+            gone = short_path(row.log if log else row.output)
+            raise UsageError(f"{state}, and {gone} is not there: it was removed or renamed.")
+        raise UsageError(f"{state}, and has printed nothing. With -f it is waited for.")
+    with _open(path) as file:
         file.seek(_start(file, num_lines))
         _Printer().rest_of(file)
 
@@ -142,7 +145,7 @@ def _follow_run(look: _Look, path: Path, inode: int | None, num_lines: int | Non
     The file stays open: it may be given another name meanwhile.
     """
     printer = _Printer()
-    with path.open("rb") as file:
+    with _open(path) as file:
         file.seek(_start(file, num_lines))
         while True:
             row = look()
@@ -163,7 +166,22 @@ def _file(row: Row, *, log: bool) -> Path | None:
     if row.status.started is None:
         return row.job_log if row.status.has_ended else None
     path = row.log if log else row.output
-    return path if path.exists() else None
+    return path if _is_there(path) else None
+
+
+def _is_there(path: Path) -> bool:
+    """Tell whether there is a file that can be read to its end; a pipe has none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return open_regular(path)
+    except OSError as error:
+        raise RecordError(f"cannot read {shown_path(str(path))}: {error.strerror}") from error
 
 
 def _start(file: IO[bytes], num_lines: int | None) -> int:

@@ -22,6 +22,8 @@ from typing import Any
 from launcher.errors import RecordError
 from launcher.job.stage_files import SUFFIXES
 from launcher.printable import printable
+from launcher.recorded.files import read_json
+from launcher.recorded.schemas import OUTPUTS
 from launcher.records import LaunchRecords
 from launcher.snapshot.tree import CACHES
 
@@ -62,16 +64,15 @@ class Outputs:
         """Read back what ``to_record`` gave.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not whole.
+            Unfit: it is not whole.
         """
-        files = record["files"]
+        known = OUTPUTS(record)
+        files = known["files"]
         return cls(
-            folder=Path(record["folder"]),
-            files=None
-            if files is None
-            else {str(n): (int(size), int(mtime_ns)) for n, (size, mtime_ns) in files.items()},
-            num_files=int(record["num_files"]),
-            num_bytes=int(record["num_bytes"]),
+            folder=Path(known["folder"]),
+            files=None if files is None else {name: tuple(told) for name, told in files.items()},
+            num_files=known["num_files"],
+            num_bytes=known["num_bytes"],
         )
 
 
@@ -122,10 +123,10 @@ def read_outputs(records: LaunchRecords, stage: str) -> Outputs | None:
     """
     path = records.directory / OUTPUTS_DIR / f"{stage}.json"
     try:
-        return Outputs.from_record(json.loads(path.read_text(encoding="utf-8")))
+        return Outputs.from_record(read_json(path))
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise RecordError(f"{path} cannot be read as the outputs of a stage: {error}") from error
 
 

@@ -6,7 +6,6 @@ well, its words are sorted by what they are: a launch, or stages of it.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -15,11 +14,20 @@ from pathlib import Path
 
 from launcher import registry
 from launcher.clusters.base import Cluster, NamedCluster
-from launcher.config import load_config
+from launcher.config import LaunchConfig, load_config
 from launcher.display.render import short_path
-from launcher.errors import RecordError, UsageError, did_you_mean, separated
+from launcher.errors import (
+    ConfigError,
+    LauncherError,
+    RecordError,
+    UsageError,
+    did_you_mean,
+    separated,
+)
 from launcher.launches.dirs import launches_dir
 from launcher.recipe import find_recipe
+from launcher.recorded.kinds import Unfit
+from launcher.recorded.settings import settings
 from launcher.records import LaunchRecords
 from launcher.status import chain_status
 
@@ -58,9 +66,9 @@ def launches_in(
 def _created_and_recipe(path: Path) -> tuple[float, str | None]:
     """Return when a launch was made and its recipe; of a damaged record, when it was written."""
     try:
-        record = json.loads(path.read_bytes())
+        record = LaunchRecords(path.parent).read_launch()
         return float(record["created"]), str(record["recipe_dir"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (RecordError, KeyError):
         with suppress(OSError):
             return path.stat().st_mtime, None
         return 0.0, None
@@ -149,7 +157,7 @@ def find_open_launch(asked: str | None, recipe: str | None, *, working_dir: Path
 
 
 def _is_open(records: LaunchRecords) -> bool:
-    with suppress(RecordError):
+    with suppress(LauncherError):
         if all(status.has_ended for status in chain_status(records)):
             return False
         cluster, _ = cluster_and_grace(records)
@@ -229,6 +237,8 @@ def _launch_at(asked: str | None, working_dir: Path) -> LaunchRecords | None:
             return LaunchRecords((working_dir / asked).resolve())
     except OSError as error:
         raise UsageError(f"cannot look into {asked}: {error.strerror}") from error
+    except ValueError:  # a zero byte
+        pass
     return None
 
 
@@ -249,17 +259,19 @@ def cluster_and_grace(records: LaunchRecords) -> tuple[Cluster, float]:
     Raises:
         RecordError: its record does not tell.
     """
-    record = records.read_launch()
+    config = records.read_launch().get("config", {})
     try:
-        config = record["config"]
-        settings = config["cluster"]
-        module = registry.load("clusters", settings["name"])
-        cluster: Cluster = module.Implementation(module.Settings(**settings))
-        stop_grace_s = float(config["stop_grace_s"])
-    except (KeyError, TypeError, ValueError) as error:
+        recorded = config["cluster"]
+        module = registry.load("clusters", recorded["name"])
+        cluster: Cluster = module.Implementation(
+            settings(module.Settings, recorded, "config.cluster")
+        )
+    except (KeyError, Unfit, ConfigError, UsageError) as error:
+        said = f"there is no {error}" if isinstance(error, KeyError) else error
         raise RecordError(
-            f"{records.directory / 'launch.json'} is damaged: its settings are not whole"
+            f"{records.directory / 'launch.json'} is damaged: its settings are not whole: {said}"
         ) from error
+    stop_grace_s = config.get("stop_grace_s", LaunchConfig.stop_grace_s)
     if isinstance(cluster, NamedCluster):
         cluster.belongs_to(records)
     return cluster, stop_grace_s

@@ -16,13 +16,11 @@ the file system has no locks, by the one name that only one of them can make.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import getpass
 import json
 import os
 import socket
-import stat
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,13 +34,16 @@ from launcher.display.render import short_path
 from launcher.errors import ClaimError, LauncherError, RecordError
 from launcher.launch import Launch
 from launcher.launches import cluster_and_grace, command_on
-from launcher.printable import printable
 from launcher.processes.identity import ProcessId
+from launcher.recorded.files import read_json
+from launcher.recorded.kinds import list_of, record
+from launcher.recorded.schemas import HOLDER
 from launcher.records import LaunchRecords
 from launcher.status import JobStatus, chain_status
 
 SCHEMA = 1
 CLAIM, LOCK = ".launch.claim.json", ".launch.claim.lock"
+_CLAIM = record({"holders": list_of(HOLDER)})
 _READABLE, _SHARED = 0o044, 0o066
 
 
@@ -75,14 +76,15 @@ class Holder:
         """Read back what ``to_record`` gave.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not whole.
+            Unfit: it is not whole.
         """
+        known = HOLDER(record)
         return cls(
-            Path(record["launch"]),
-            tuple(printable(str(stage)) for stage in record["stages"]),
-            printable(str(record["user"])),
-            printable(str(record["host"])),
-            ProcessId.from_record(record["launcher"]),
+            Path(known["launch"]),
+            tuple(known["stages"]),
+            known["user"],
+            known["host"],
+            ProcessId.from_record(known["launcher"]),
         )
 
     def to_record(self) -> dict[str, Any]:
@@ -270,28 +272,16 @@ def _check_queue(
 def _read(folder: Path) -> list[Holder]:
     path = folder / CLAIM
     try:
-        record = json.loads(_bytes_of(path))
-        return [Holder.from_record(each) for each in record["holders"]]
+        held = _CLAIM(read_json(path))["holders"]
+        return [Holder.from_record(each) for each in held]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
         raise ClaimError(
-            f"{path} says which launch writes to that folder, and cannot be read: "
-            f"{type(error).__name__}: {error}. If none does, remove it and type the command once "
-            "more."
+            f"{path} says which launch writes to that folder, and cannot be read: {why}. If none "
+            "does, remove it and type the command once more."
         ) from error
-
-
-def _bytes_of(path: Path) -> bytes:
-    """Read a file that may be anything: a pipe of that name would be waited for."""
-    with open(path, "rb", opener=_without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file")
-        return file.read()
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _write(folder: Path, holders: Sequence[Holder], *, is_new: bool) -> None:

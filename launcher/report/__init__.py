@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import RecordError
+from launcher.printable import printable
 
 if TYPE_CHECKING:
     from launcher.records import LaunchRecords
 
 FILE_NAME = "report.html"
+_SHOWN = 200
 
 
 def report(records: LaunchRecords, *, output: Path | None = None) -> Path:
@@ -37,8 +39,16 @@ def report(records: LaunchRecords, *, output: Path | None = None) -> Path:
     from launcher.report.page import page
 
     asked = records.directory / FILE_NAME if output is None else output
-    output = asked.resolve()
-    if output.exists() and not output.is_file():  # a device of that name would be gone
+    try:
+        output = asked.resolve()
+        is_taken = output.exists() and not output.is_file()  # a device of that name would be gone
+    except (OSError, RuntimeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RecordError(
+            f"cannot write {printable(str(asked))[:_SHOWN]}: {why}. Choose another file with "
+            "--output FILE."
+        ) from error
+    if is_taken:
         raise RecordError(f"{asked} is no regular file. Choose another with --output FILE.")
     text = page(Report.of(records, look(records), output.parent.absolute()))
     temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")

@@ -42,7 +42,9 @@ def _drawing(curves: Curves, title: str, *, is_log: bool) -> Markup:
 
     def y(value: float) -> float:
         share = (
-            math.log(value / low) / math.log(high / low) if is_log else (value - low) / (high - low)
+            (math.log(value) - math.log(low)) / (math.log(high) - math.log(low))
+            if is_log
+            else (value - low) / (high - low)
         )
         return floor - share * (floor - _TOP)
 
@@ -111,7 +113,8 @@ def _range(values: Sequence[float], *, is_log: bool) -> tuple[float, float]:
     if low >= 0 and low < 0.5 * high:
         low = 0.0
     if low == high:
-        return low - 0.5, high + 0.5
+        margin = max(0.5, 0.05 * abs(low))  # of a large number, one half is nothing
+        return low - margin, high + margin
     margin = 0.05 * (high - low)
     return low if low == 0 else low - margin, high + margin
 

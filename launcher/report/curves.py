@@ -8,7 +8,6 @@ a cell that is empty is no point. Lightning's ``CSVLogger`` writes such files.
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from launcher.results import is_error_rate
 NAMES = ("metrics.csv", "curves.csv")
 _STEP = "step"
 _NOT_CURVES = frozenset({_STEP, "epoch", "time", "created_at"})
+# What is beyond has overflown or vanished: a scale for it would show nothing else.
+_MOST, _LEAST = 1e200, 1e-200
 _MAX_BYTES = 64 * 2**20
 
 
@@ -121,4 +122,6 @@ def _number(cell: object) -> float | None:
         number = float(cell)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    if not abs(number) <= _MOST:  # nor is nan
+        return None
+    return number if abs(number) >= _LEAST else 0.0

@@ -74,7 +74,7 @@ class Report:
         """When the launch began, and when it ended or, while it has not, was looked at."""
         spans = [span for stage in self.spans for span in stage]
         created = self.view.record.get("created")
-        begins = [created] if isinstance(created, (int, float)) else []
+        begins = [created] if created is not None else []
         begins += [span.start for span in spans]
         start = min(begins, default=self.now)
         return start, max((span.end for span in spans), default=start)

@@ -19,6 +19,8 @@ def linear_ticks(low: float, high: float, num: int = 5) -> list[float]:
     if not high > low:
         return [low]
     raw = (high - low) / num
+    if low + raw == low or high - raw == high:  # no number lies between
+        return [low, high]
     magnitude = 10.0 ** math.floor(math.log10(raw))
     step = next(each * magnitude for each in (1, 2, 2.5, 5, 10) if each * magnitude >= raw * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)

@@ -31,6 +31,8 @@ from typing import Any
 
 from launcher.errors import LauncherError, RecordError
 from launcher.printable import printable
+from launcher.recorded.files import read_json
+from launcher.recorded.schemas import manifest
 from launcher.snapshot.copy import Content, Contents, Vanished, digest_of, read_all, read_content
 from launcher.snapshot.plan import SnapshotPlan, plan_snapshot
 from launcher.snapshot.record import describe, private, write_diff
@@ -94,16 +96,15 @@ def changed_since(record: Mapping[str, Any], *, most: int = 20) -> list[str]:
     """
     path = Path(record["manifest"])
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        roots, entries = manifest["roots"], manifest["entries"]
-        known = [
-            (root, name, Content(mode, sha256, size, mtime_ns))
-            for root, name, mode, sha256, size, mtime_ns in entries
-        ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        roots, entries = manifest(read_json(path))
+    except (OSError, ValueError) as error:
         raise RecordError(
             f"{path} cannot be read as the manifest of a snapshot: {error}"
         ) from error
+    known = [
+        (root, name, Content(mode, sha256, size, mtime_ns))
+        for root, name, mode, sha256, size, mtime_ns in entries
+    ]
     changed = []
     for root, name, content in known:
         difference = _difference(os.path.join(roots[root], name), content)  # noqa: PTH118

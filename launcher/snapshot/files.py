@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pathlib import Path, PurePosixPath
 from launcher.errors import RecordError
 from launcher.printable import printable
 from launcher.recipe import project_root
+from launcher.recorded.files import read_json
+from launcher.recorded.schemas import manifest
 from launcher.snapshot import MANIFEST
 from launcher.snapshot.copy import read_all
 from launcher.snapshot.plan import SnapshotPlan
@@ -61,13 +62,12 @@ class CodeFiles:
         """
         path = snapshot / MANIFEST
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            entries = [(int(each[0]), *map(str, each[1:4])) for each in manifest["entries"]]
-            return cls._of(list(map(str, manifest["roots"])), entries)  # type: ignore[arg-type]
-        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            roots, entries = manifest(read_json(path))
+        except (OSError, ValueError) as error:
             raise RecordError(
                 f"{path} cannot be read as the manifest of a snapshot: {error}"
             ) from error
+        return cls._of(roots, ((root, name, mode, sha) for root, name, mode, sha, *_ in entries))
 
     @classmethod
     def _of(cls, roots: list[str], entries: Iterable[tuple[int, str, str, str]]) -> CodeFiles:

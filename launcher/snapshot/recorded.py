@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import uuid
@@ -14,6 +13,8 @@ from typing import Any
 
 from launcher.errors import LauncherError, RecordError
 from launcher.printable import printable
+from launcher.recorded.files import read_json
+from launcher.recorded.schemas import manifest
 from launcher.snapshot import MANIFEST, changed_since
 from launcher.snapshot.copy import Vanished, read_content
 
@@ -114,18 +115,14 @@ class RecordedCode:
         """
         path = self.source / MANIFEST
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            roots = [str(root) for root in manifest["roots"]]
-            return roots, [
-                (int(root), str(name), str(mode), str(sha256))
-                for root, name, mode, sha256, *_ in manifest["entries"]
-            ]
+            roots, entries = manifest(read_json(path))
         except FileNotFoundError as error:
             raise RecordError(f"the snapshot {printable(str(self.source))} is gone") from error
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise RecordError(
                 f"{path} cannot be read as the manifest of a snapshot: {error}"
             ) from error
+        return roots, [(root, name, mode, sha) for root, name, mode, sha, *_ in entries]
 
     @property
     def files(self) -> set[Path]:

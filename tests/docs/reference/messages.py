@@ -9,7 +9,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 VARIES = "…"
-_RAISERS = ("RecipeRefused", "StageFailed", "StageInterrupted", "Outcome", "Unreachable")
+_RAISERS = (
+    "DamagedLaunch",
+    "RecipeRefused",
+    "StageFailed",
+    "StageInterrupted",
+    "Outcome",
+    "Unreachable",
+)
 
 
 @dataclass(frozen=True)
