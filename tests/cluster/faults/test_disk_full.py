@@ -22,10 +22,10 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.faults(DISK_FUL
 
 
 @contextmanager
-def disk(path: Path) -> Iterator[Path]:
+def disk(path: Path, size: str = "16m") -> Iterator[Path]:
     """Have a file system of its own at a folder, with room for a launch directory."""
     path.mkdir(parents=True)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(path)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)]
     mounted = subprocess.run(mount, capture_output=True, text=True)
     if mounted.returncode != 0:
         lacks(f"cannot mount a file system, which needs root: {mounted.stderr}")

@@ -1,13 +1,18 @@
-"""The table of faults counts what it says, and has a test for every row."""
+"""The table of faults counts what it says, and has tests for every row."""
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from tests.cluster.faults import table
 from tests.cluster.faults.table import CANCELLED, DOCKERD, HANGUP, ROWS, FaultTable
+from tests.conftest import REPOSITORY
 
 
 def item(nodeid: str, *rows: str) -> pytest.Item:
@@ -54,3 +59,17 @@ def test_survived_and_lost_are_counted_by_row() -> None:
 def test_a_row_that_does_not_exist_is_refused() -> None:
     with pytest.raises(pytest.UsageError, match=r"x\.py::y: no such row: earthquake"):
         FaultTable().pytest_collection_modifyitems([item("x.py::y", "earthquake")])
+
+
+def marked(path: Path) -> Iterator[str]:
+    """Return the names by which a module of tests marks its tests with rows."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.faults":
+            yield from map(ast.unparse, node.args)
+
+
+def test_every_row_has_a_test() -> None:
+    """Parts that are missing here keep no module from being read."""
+    paths = [path for path in REPOSITORY.glob("tests/**/test_*.py") if path != Path(__file__)]
+    found = {str(getattr(table, name)) for path in paths for name in marked(path)}
+    assert found == set(ROWS)

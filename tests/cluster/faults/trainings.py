@@ -109,9 +109,17 @@ class Trainings:
         (self.recipe / "conf" / f"{name}.yaml").write_text(CONFIG.format(name=name))
         command = ["--cluster", "slurm", "--container", "none"]
         command += ["--training_config", f"conf/{name}.yaml", "--stages", "train", "infer"]
-        done = self.run(*command, f"launch_name={name}", *settings)
+        return self._launched(name, *command, f"launch_name={name}", *settings)
+
+    def resume(self, training: Training) -> Training:
+        """Have a training that failed go on in a launch of its own."""
+        return self._launched(training.name, "resume", str(training.records.directory))
+
+    def _launched(self, name: str, *command: str) -> Training:
+        done = self.run(*command)
         assert done.returncode == 0, done.stdout + done.stderr
-        where = self.recipe / done.stdout.splitlines()[0].removeprefix("launch ")
+        (line,) = (each for each in done.stdout.splitlines() if each.startswith("launch "))
+        where = self.recipe / line.removeprefix("launch ")
         self.made.append(Training(self.recipe, name, LaunchRecords(where)))
         return self.made[-1]
 
