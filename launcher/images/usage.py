@@ -38,6 +38,14 @@ options:
   --cache DIR      folder of converted files (default: image_cache of your
                    settings, or ~/.cache/launcher/images)
   -h, --help       show this
+
+examples:
+  image build cpu
+  image push cpu --to localhost:5000/espnet3/cpu
+  image pin cpu --sif
+  image pull cpu --for apptainer
+  image verify
+  image list
 """
 
 FORMATS = {

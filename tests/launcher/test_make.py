@@ -37,6 +37,19 @@ def test_no_stage_inherits_makes_variables() -> None:
     assert environment == {"HOME": "/h"}
 
 
+def test_a_mistake_is_answered_with_what_to_type_after_make() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher.make_run"],
+        cwd=REPOSITORY,
+        env={**os.environ, **NONE, "STAGES": "train,infer"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    said = 'STAGES="train,infer": separate stages with spaces: STAGES="train infer"'
+    assert done.stderr == f"launcher: {said}\n"
+
+
 @pytest.fixture
 def front_door(tmp_path: Path) -> Path:
     """Return a copy of the Makefile in a folder with a space; its `.venv` shows its input."""

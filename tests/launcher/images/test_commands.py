@@ -28,6 +28,14 @@ def test_help_names_each_command_and_option_and_no_other() -> None:
     assert max(map(len, HELP.splitlines())) <= 80
 
 
+def test_each_command_has_an_example_that_it_takes() -> None:
+    examples = HELP.partition("\nexamples:\n")[2].splitlines()
+    assert tuple(example.split()[1] for example in examples) == COMMANDS
+    for example in examples:
+        _, command, *words = example.split()
+        parser(command).parse_args(words)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_usage_of_each_command_is_its_own(command: str) -> None:
     assert parser(command).format_usage().startswith(f"usage: python -m launcher image {command}")
