@@ -74,7 +74,9 @@ def test_the_recorded_job_is_the_one_that_was_submitted(
 @pytest.fixture
 def person(launched: LaunchRecords) -> Iterator[Person]:
     command = [sys.executable, "-m", "launcher", "shell", "fit", str(launched.directory)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    # Away from the start-up files of whoever tests: a killed shell may leave locks behind.
+    home = {"HOME": str(launched.directory)}
+    environment = {**os.environ, **home, "PYTHONPATH": str(REPOSITORY)}
     with Person(command, cwd=launched.directory, env=environment) as person:
         person.reads("shell of stage fit in no container, on .*, no GPUs; exit ends it")
         yield person
