@@ -177,7 +177,7 @@ def test_status_and_cancel_as_they_are_printed_at_submission(recipe_dir: Path, l
     (name,) = (path.name for path in (recipe_dir / ".launches").iterdir())
     by_name = launcher("status", name, "--recipe", str(recipe_dir))
     assert "prepare  cancelled" in by_name.stdout
-    slip = launcher("status", name[:-1], cwd=recipe_dir)
+    slip = launcher("status", f"{name[:-1]}x", cwd=recipe_dir)
     assert slip.returncode == 2
     assert f"Did you mean '{name}'?" in slip.stderr
 
