@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from launcher.containers.base import Mount
 from launcher.errors import ConfigError, RecordError, UsageError
 from launcher.images.pin import ImagePin
 from launcher.launch import GIT_COMMITS, Job, build_launch
+from launcher.masking import mask_environment
 from launcher.plan import StagePlan
 from launcher.recipe import Recipe
 from launcher.recorded.files import parse_json
@@ -68,7 +69,8 @@ def recorded_job(records: LaunchRecords, stage: str) -> Job:
         ) from error
     for job in launch.jobs:
         if job.stage == stage:
-            return job
+            environment = _environment(job.run.environment, of_stage["environment"])
+            return replace(job, run=replace(job.run, environment=environment))
     raise RecordError(f"{records.directory / 'launch.json'} has no plan of {stage}")
 
 
@@ -80,6 +82,17 @@ def recorded_commits(job: Mapping[str, Any]) -> dict[str, str]:
     """
     told: dict[str, str] = _COMMITS(parse_json(job["environment"].get(GIT_COMMITS, "{}").encode()))
     return told
+
+
+def _environment(built: Mapping[str, str], recorded: Mapping[str, str]) -> dict[str, str]:
+    """Return a stage's variables as they were recorded, those without their values as they are now.
+
+    Its launch's copy of the launcher, which may be what runs this, does not know which folders were
+    searched at submission.
+    """
+    masked = mask_environment(built)
+    told = {name: value for name, value in recorded.items() if masked.get(name) != value}
+    return {**built, **told}
 
 
 def _job_record(records: LaunchRecords, stage: str) -> Mapping[str, Any]:

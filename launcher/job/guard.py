@@ -67,7 +67,9 @@ def main(argv: list[str]) -> int:
     orders: int | None
     try:
         if in_terminal:
-            orders = None if pipe is None else os.open(pipe, os.O_RDONLY | os.O_CLOEXEC)
+            # To wait for who gives orders, and was killed meanwhile, would be to wait for ever.
+            flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            orders = None if pipe is None else os.open(pipe, flags)
             child = start_in_foreground(command)
             kind = TerminalSupervisor
         else:
@@ -82,6 +84,10 @@ def main(argv: list[str]) -> int:
         return not_started(command, error)
     meter = None if used is None else measure(used)
     supervisor = kind(child.pid, float(grace_s), signals=signals, orders=orders)
+    if in_terminal and orders is not None:
+        # Of a pipe that had no writer when it was opened, select never tells that it has none.
+        with contextlib.suppress(BlockingIOError):
+            supervisor.heard(orders)
     child.returncode = supervisor.run()
     kill_descendants()
     if meter is not None:
@@ -165,7 +171,12 @@ class Supervisor:
         signals: descriptor on which this process's own signals arrive as bytes.
         orders: descriptor whose bytes are signals too, and whose end means that nobody is left to
             give any; None where there is none.
+
+    Attributes:
+        when_abandoned: the signal by which the command then hears of it.
     """
+
+    when_abandoned = signal.SIGTERM
 
     def __init__(self, pid: int, grace_s: float, *, signals: int, orders: int | None) -> None:
         self.pid, self.grace_s, self.orders = pid, grace_s, orders
@@ -210,7 +221,7 @@ class Supervisor:
 
     def abandoned(self) -> None:
         """Stop the command: whoever gave orders is gone."""
-        self.stop(signal.SIGTERM, min(self.grace_s, MAX_GRACE_WITHOUT_JOB_S))
+        self.stop(self.when_abandoned, min(self.grace_s, MAX_GRACE_WITHOUT_JOB_S))
 
     def stop(self, signum: int, grace_s: float) -> None:
         """Ask the command to stop, each signal but once; kill it after the time of grace."""
@@ -222,6 +233,8 @@ class Supervisor:
 
 class TerminalSupervisor(Supervisor):
     """Stands over a command that has a terminal, with keys such as Ctrl-Z."""
+
+    when_abandoned = signal.SIGHUP  # as a terminal that closes: a shell ignores SIGTERM
 
     def reap(self) -> int | None:
         """Reap as ever, and see whether the command was stopped."""

@@ -32,6 +32,7 @@ class StopRequest:
         in_foreground: this is the process at the terminal: a closed terminal is a wish to stop as
             well, Ctrl-C reaches the stage as what it is, and who listened to the signals before
             hears them too.
+        signum: what the stage is asked to stop by, unless it is by Ctrl-C.
 
     Attributes:
         requested: whether it was.
@@ -42,7 +43,9 @@ class StopRequest:
             patience than the guard; None to leave it to that.
     """
 
-    def __init__(self, *, in_foreground: bool = False) -> None:
+    def __init__(
+        self, *, in_foreground: bool = False, signum: signal.Signals = signal.SIGTERM
+    ) -> None:
         self.requested = False
         self.why = ""
         self.warned = ""
@@ -52,7 +55,7 @@ class StopRequest:
         self._channel: Channel | None = None
         self._kill: Callable[[], object] | None = None
         self._is_forced = False
-        self._signum = signal.SIGTERM
+        self._signum = signum
         self._timer: threading.Timer | None = None
         self._last_timer: threading.Timer | None = None
         self._before: dict[int, Any] = {}

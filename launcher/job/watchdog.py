@@ -97,6 +97,8 @@ def main(argv: Sequence[str]) -> int:
 class _Watch(guard.TerminalSupervisor):
     """A supervisor that knows job control, and what to do without a launcher."""
 
+    when_abandoned = signal.SIGTERM  # a stage saves its work
+
     def __init__(self, pid: int, setup: Setup, *, signals: int, control: socket.socket) -> None:
         super().__init__(pid, setup.grace_s, signals=signals, orders=control.fileno())
         self.is_alone = False

@@ -361,8 +361,29 @@ def test_in_a_terminal_the_end_of_its_orders_ends_the_whole_family(
         pids = list(map(int, listing.read_text().split()))
         assert person.process.poll() is None
         holder.kill()  # which no handler sees
-    assert person.leaves() == 128 + signal.SIGTERM
+    assert person.leaves() == 128 + signal.SIGHUP
     assert not any(map(runs, pids))
+
+
+def test_in_a_terminal_a_shell_ends_with_its_orders(terminal, tmp_path: Path) -> None:
+    """Other than its family, an interactive shell ignores SIGTERM."""
+    pipe = tmp_path / "orders"
+    os.mkfifo(pipe, 0o600)
+    descriptor = os.open(pipe, os.O_RDWR)
+    person = terminal("sh", "-i", grace_s=60, orders=pipe)
+    person.enter("echo $((40 + 2))")
+    person.reads("42")
+    began = time.monotonic()
+    os.close(descriptor)
+    assert person.leaves() == 128 + signal.SIGHUP
+    assert time.monotonic() - began < guard.MAX_GRACE_WITHOUT_JOB_S
+
+
+def test_in_a_terminal_orders_may_have_ended_before_the_start(terminal, tmp_path: Path) -> None:
+    pipe = tmp_path / "orders"
+    os.mkfifo(pipe, 0o600)
+    person = terminal("sleep", "60", orders=pipe)
+    assert person.leaves() == 128 + signal.SIGHUP
 
 
 def test_in_a_terminal_orders_are_signals(terminal, tmp_path: Path) -> None:
