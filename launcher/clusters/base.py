@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from launcher.containers.base import Feature
 
 if TYPE_CHECKING:
-    from launcher.job.stage_job import Outcome
+    from launcher.job.outcome import Outcome
     from launcher.job.stop_request import StopRequest
     from launcher.launch import Job, Launch
     from launcher.processes.identity import ProcessId

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 from launcher.clusters import local
 from launcher.clusters.base import Allocation, JobHandle, JobState
 from launcher.errors import StageFailed
-from launcher.job.stage_job import Outcome, StageJob
+from launcher.job.outcome import Outcome
+from launcher.job.stage_job import StageJob
 from launcher.job.stop_request import StopRequest
 from launcher.local import gpus as local_gpus
 from launcher.local.turns import wait_for_turn

@@ -30,7 +30,8 @@ from launcher.containers.base import Feature
 from launcher.errors import ConfigError, LauncherError
 from launcher.job import process as job_process
 from launcher.job.copied_code import python_path
-from launcher.job.stage_job import Outcome, StageJob
+from launcher.job.outcome import Outcome
+from launcher.job.stage_job import StageJob
 from launcher.job.stop_request import StopRequest
 from launcher.local import controller as local_controller
 from launcher.local import gpus as local_gpus

@@ -11,28 +11,24 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from launcher import registry
 from launcher.again.recorded_job import recorded_job
 from launcher.clusters import local
 from launcher.clusters.base import Allocation
-from launcher.containers.base import INSIDE, Container, ContainerRun, ImageFormat, Mount
+from launcher.containers.base import INSIDE, ImageFormat, Mount
 from launcher.errors import LauncherError
 from launcher.images.pin import VerifiedImage
 from launcher.job import guard, meter
-from launcher.job.container_run import container_run
+from launcher.job.prepared import Prepared, prepare
 from launcher.job.scratch import scratch
-from launcher.job.stage_job import job_environment
 from launcher.job.stop_request import StopRequest
 from launcher.launch import SHELL_LABEL, Job
 from launcher.mounts import in_order
-from launcher.mounts.targets import held_targets
 from launcher.processes import terminal
 from launcher.processes.identity import ProcessId
 from launcher.records import LaunchRecords
@@ -72,11 +68,13 @@ def run_shell(
         LauncherError: the image or the GPUs cannot be had.
     """
     job = shell_job(recorded_job(records, stage), command, is_terminal=terminal.is_terminal())
-    with StopRequest(in_foreground=True) as stop:
+    # An interactive shell ignores SIGTERM.
+    signum = signal.SIGHUP if job.run.terminal else signal.SIGTERM
+    with StopRequest(in_foreground=True, signum=signum) as stop:
         guard.adopt_orphans()
         try:
             with _allocation(job, records, stop) as allocation:
-                status = _Shell(records, job, allocation, stop).run()
+                status = _run(job, allocation, stop)
                 guard.kill_descendants()  # before its GPUs are given to others
         finally:
             if is_own and stop.requested and "SLURM_JOB_ID" in os.environ:
@@ -128,100 +126,50 @@ def _allocation(job: Job, records: LaunchRecords, stop: StopRequest) -> Iterator
         yield given
 
 
-class _Shell:
-    """A shell that has been given its place."""
+def _run(job: Job, allocation: Allocation, stop: StopRequest) -> int:
+    """Run a shell that has been given its place."""
+    if stop.requested:
+        return 128 + signal.SIGTERM
+    prepared = prepare(job, allocation)
+    if job.run.command == SHELL:
+        print(f"launcher: {where(job, allocation, prepared.image)}; exit ends it", file=sys.stderr)
+    sys.stderr.flush()
+    with prepared.places(), _heard(prepared) as heard:
+        try:
+            status = heard.exit_status(stop, None)
+        except OSError as error:
+            raise LauncherError(f"cannot start {job.container.name}: {error}") from error
+    if status != 0:
+        prepared.container.remove(prepared.run.name)
+    return status
 
-    def __init__(
-        self, records: LaunchRecords, job: Job, allocation: Allocation, stop: StopRequest
-    ) -> None:
-        self.records, self.job, self.allocation, self.stop = records, job, allocation, stop
-        runtime = registry.load("containers", job.container.name)
-        self.container: Container = runtime.Implementation(job.container)
 
-    def run(self) -> int:
-        if self.stop.requested:
-            return 128 + signal.SIGTERM
-        job, image = self.job, self._image()
-        format_ = self.container.image_format
-        run = container_run(job, self.allocation, image, environ=os.environ, image_format=format_)
-        if not job.run.command or job.run.command == SHELL:
-            print(f"launcher: {where(job, self.allocation, image)}; exit ends it", file=sys.stderr)
-        sys.stderr.flush()
-        with held_targets(run.mounts), self._scratch(run), self._heard(run) as run:
-            try:
-                status = self._exit_status(run)
-            except OSError as error:
-                raise LauncherError(f"cannot start {job.container.name}: {error}") from error
-        if status != 0:
-            self.container.remove(run.name)
-        return status if status >= 0 else 128 - status
+@contextmanager
+def _heard(prepared: Prepared) -> Iterator[Prepared]:
+    """Have the guard of a container with a terminal hear of it when this process is gone.
 
-    def _image(self) -> VerifiedImage | None:
-        if self.job.pin is None:
-            return None
-        from launcher.images.verify import prepare_image
-
-        return prepare_image(self.job.pin, self.container, self.job.image_cache)
-
-    def _scratch(self, run: ContainerRun) -> AbstractContextManager[object]:
-        in_file = self.container.image_format in (ImageFormat.SIF, ImageFormat.SQSH)
-        return scratch(run.name) if in_file else nullcontext()
-
-    @contextmanager
-    def _heard(self, run: ContainerRun) -> Iterator[ContainerRun]:
-        """Have the guard of a container with a terminal hear of it when this process is gone.
-
-        Not even by SIGKILL, with which SLURM ends all processes of a step whose srun was killed,
-        does a daemon hear of it. The pipe lies beside a guard that knows of it: the launch may be
-        of an older launcher.
-        """
-        if not run.terminal or self.container.image_format is not ImageFormat.OCI:
-            yield run
-            return
-        with scratch(f"{run.name}.inside") as folder:
-            for file in (guard, meter):
-                shutil.copy(str(file.__file__), folder)
-            pipe = folder / _PIPE
-            os.mkfifo(pipe, 0o600)
-            # Open for both, it waits for no reader; its end comes when this process is gone.
-            descriptor = os.open(pipe, os.O_RDWR | os.O_CLOEXEC)
-            mounts = [each for each in run.mounts if each.target != INSIDE]
-            mounts.append(Mount(folder, INSIDE, read_only=True))
-            try:
-                yield replace(run, mounts=in_order(mounts), orders=INSIDE / _PIPE)
-            finally:
-                os.close(descriptor)
-
-    def _exit_status(self, run: ContainerRun) -> int:
-        command = self.container.command(run)
-        environment = self.container.client_environment(run, job_environment(os.environ))
-        held = self.allocation.held
-        if not run.terminal:
-            process = subprocess.Popen(
-                command,
-                cwd=run.working_dir,
-                env=environment,
-                stdin=subprocess.PIPE,  # its end tells the guard that this process is gone
-                start_new_session=True,
-                pass_fds=held,
-            )
-            with process:
-                assert process.stdin is not None
-                self.stop.pass_on_to(process.stdin, process.kill)
-                return process.wait()
-        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123  what is typed here is not kept
-            attended = terminal.start(
-                command,
-                cwd=run.working_dir,
-                env=environment,
-                output=nowhere,
-                grace_s=run.stop_grace_s,
-                container=(self.job.container, run.name),
-                held=held,
-            )
-            self.stop.pass_on_to(attended.control)
-            in_container = self.container.image_format is not ImageFormat.NONE
-            return terminal.attend(attended, nowhere, in_container=in_container)
+    Not even by SIGKILL, with which SLURM ends all processes of a step whose srun was killed, does a
+    daemon hear of it. The pipe lies beside a guard that knows of it: the launch may be of an older
+    launcher.
+    """
+    run = prepared.run
+    if not run.terminal or prepared.container.image_format is not ImageFormat.OCI:
+        yield prepared
+        return
+    with scratch(f"{run.name}.inside") as folder:
+        for file in (guard, meter):
+            shutil.copy(str(file.__file__), folder)
+        pipe = folder / _PIPE
+        os.mkfifo(pipe, 0o600)
+        # Open for both, it waits for no reader; its end comes when this process is gone.
+        descriptor = os.open(pipe, os.O_RDWR | os.O_CLOEXEC)
+        mounts = [each for each in run.mounts if each.target != INSIDE]
+        mounts.append(Mount(folder, INSIDE, read_only=True))
+        try:
+            heard = replace(run, mounts=in_order(mounts), orders=INSIDE / _PIPE)
+            yield replace(prepared, run=heard)
+        finally:
+            os.close(descriptor)
 
 
 def where(job: Job, allocation: Allocation, image: VerifiedImage | None) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from launcher.errors import RecordError
 from launcher.job import lost_job
-from launcher.job.stage_job import Outcome
+from launcher.job.outcome import Outcome
 from launcher.job.stop_request import StopRequest
 from launcher.processes.identity import ProcessId
 from launcher.records import LAUNCH, LaunchRecords

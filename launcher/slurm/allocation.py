@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from submitit.slurm.slurm import _parse_node_list
 
 from launcher.clusters.base import Allocation
-from launcher.job.stage_job import Outcome
+from launcher.job.outcome import Outcome
 from launcher.job.stop_request import StopRequest
 from launcher.records import LaunchRecords
 from launcher.slurm import client as slurm_client

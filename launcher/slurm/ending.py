@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import LauncherError
 from launcher.job.out_of_memory import BEGINNING, ended_by_scheduler
-from launcher.job.stage_job import Outcome
+from launcher.job.outcome import Outcome
 from launcher.printable import harmless
 from launcher.results import read_metadata
 from launcher.slurm import client as slurm_client

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.job.stage_job import job_environment
+from launcher.job.prepared import job_environment
 from launcher.output import failure_lines, last_line
 from launcher.results import figure_lines, read_metadata
 

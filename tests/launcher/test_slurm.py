@@ -30,7 +30,8 @@ from launcher.display import follow
 from launcher.dry_run import describe, nominal_run
 from launcher.errors import ConfigError, LauncherError
 from launcher.job import guard
-from launcher.job.stage_job import Outcome, job_environment
+from launcher.job.outcome import Outcome
+from launcher.job.prepared import job_environment
 from launcher.job.stop_request import StopRequest
 from launcher.launch import Launch, build_launch
 from launcher.plan import PlannedStage, StagePlan
