@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launcher.printable import harmless
 from launcher.typed import as_typed
 
 if TYPE_CHECKING:
@@ -24,8 +25,11 @@ def show_plan(prepared: Prepared, *, queue: bool = False) -> int:
     _say_notices(prepared)
     held = None if queue else refusal(prepared.launch)
     if held is not None:
-        print(f"launcher: note: it would be refused now: {as_typed(held)}", file=sys.stderr)
-    print(describe(prepared.launch, prepared.cluster, prepared.container))
+        print(
+            f"launcher: note: it would be refused now: {harmless(as_typed(held))}", file=sys.stderr
+        )
+    described = describe(prepared.launch, prepared.cluster, prepared.container)
+    print(harmless(described) if sys.stdout.isatty() else described)
     return 0
 
 
@@ -112,7 +116,7 @@ def submit_prepared(
 
 def _say_notices(prepared: Prepared) -> None:
     for notice in prepared.notices:
-        print(f"launcher: note: {as_typed(notice)}", file=sys.stderr)
+        print(f"launcher: note: {harmless(as_typed(notice))}", file=sys.stderr)
 
 
 def _say_what_next(records: LaunchRecords) -> None:

@@ -33,12 +33,13 @@ from pathlib import Path
 from typing import Any
 
 from launcher.errors import DamagedLaunch, RecordError
+from launcher.recorded.events import event as read_event
 from launcher.recorded.files import open_regular, parse_json, read_json
-from launcher.recorded.kinds import Unfit, fitting
+from launcher.recorded.kinds import fitting
 from launcher.recorded.schemas import JOB as JOB_FIELDS
 from launcher.recorded.schemas import JOBS, LAUNCHER
 from launcher.recorded.schemas import LAUNCH as LAUNCH_FIELDS
-from launcher.recorded.schemas import event as read_event
+from launcher.recorded.unfit import Unfit
 
 SCHEMA = 1
 LAUNCH = "launch"
@@ -138,6 +139,12 @@ class LaunchRecords:
             RecordError: it is not.
         """
         record, damage = self.launch_and_damage()
+        planned = {stage["name"] for stage in record.get("plan", {}).get("stages", ())}
+        damage += [
+            f"jobs[{number}].stage is no stage of the plan"
+            for number, job in enumerate(record["jobs"])
+            if planned and job["stage"] not in planned
+        ]
         if damage:
             raise RecordError(
                 f"nothing is run from {self.directory / 'launch.json'}, since it is damaged: "

@@ -32,8 +32,9 @@ from launcher.masking import mask_arguments, mask_environment
 from launcher.plan import PlannedStage, StagePlan
 from launcher.printable import harmless
 from launcher.recorded.files import read_json
-from launcher.recorded.kinds import Unfit, anything, mapping_of
+from launcher.recorded.kinds import anything, mapping_of
 from launcher.recorded.schemas import FINGERPRINT
+from launcher.recorded.unfit import Unfit
 from launcher.records import LaunchRecords
 from launcher.snapshot.files import CodeFiles
 

@@ -26,8 +26,8 @@ from launcher.errors import (
 )
 from launcher.launches.dirs import launches_dir
 from launcher.recipe import find_recipe
-from launcher.recorded.kinds import Unfit
 from launcher.recorded.settings import settings
+from launcher.recorded.unfit import Unfit
 from launcher.records import LaunchRecords
 from launcher.status import chain_status
 

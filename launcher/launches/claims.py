@@ -200,7 +200,7 @@ def _standing(holder: Holder) -> Standing:
             # Of another host's own disk nothing can be seen from here.
             if is_here or directory.parent.is_dir():
                 return Standing(False)
-            return Standing(True, doubt=f"{directory} cannot be seen on this host")
+            return Standing(True, doubt=f"{short_path(directory)} cannot be seen on this host")
         if not (directory / "launch.json").exists():
             return Standing(holder.launcher.is_alive())
         chain = chain_status(records)
@@ -213,7 +213,7 @@ def _standing(holder: Holder) -> Standing:
     except RecordError as error:
         return Standing(True, doubt=str(error))
     except OSError as error:  # another person's, as a rule
-        return Standing(True, doubt=f"cannot look into {directory}: {error.strerror}")
+        return Standing(True, doubt=f"cannot look into {short_path(directory)}: {error.strerror}")
 
 
 def _unasked(cluster: Cluster) -> str:

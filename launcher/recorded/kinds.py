@@ -9,12 +9,12 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 from launcher.printable import harmless
+from launcher.recorded.unfit import Unfit, found_in
 
 Kind = Callable[[Any], Any]
 # Of a field of a record: what it may hold, or the fields of a record of which each may be wrong.
@@ -25,48 +25,6 @@ _MAX_PATH_BYTES, _MAX_PART_BYTES = 4095, 255  # PATH_MAX with its zero byte, NAM
 # 1970 to 5138: what every calendar can show.
 _MAX_SECONDS = 1e11
 _MAX_INTEGER = 2**64
-
-
-class Unfit(ValueError):
-    """A value that is not what its field may hold.
-
-    Args:
-        wanted: what it is to be: ``a name``.
-        found: what it is: ``a list``.
-        field: where it stands: ``jobs[0].stage``; empty for the value itself.
-    """
-
-    def __init__(self, wanted: str, found: str, field: str = "") -> None:
-        said = "is missing" if found == _MISSING else f"is {found}, and is to be {wanted}"
-        super().__init__(f"{field or 'it'} {said}")
-        self.wanted, self.found, self.field = wanted, found, field
-
-    @classmethod
-    def missing(cls, field: str) -> Unfit:
-        """Return what is to be said of a field that is not there."""
-        return cls("", _MISSING, field)
-
-    def below(self, name: str) -> Unfit:
-        """Return it as seen from the record in which the value stands."""
-        name = name if len(name) <= _MAX_NAME_BYTES else f"{name[:20]}…"
-        inner = self.field if self.field.startswith("[") or not self.field else f".{self.field}"
-        return Unfit(self.wanted, self.found, harmless(f"{name}{inner}"))
-
-
-_MISSING = "missing"
-
-
-def found_in(value: Any) -> str:
-    """Say what a value is, in few words whatever its size."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str):
-        return f"a text of {len(value)} characters" if value else "empty"
-    if isinstance(value, (int, float)):
-        if isinstance(value, float) and not math.isfinite(value):
-            return "no finite number"
-        return "a number of many digits" if abs(value) > _MAX_INTEGER else f"{value:g}"
-    return "a list" if isinstance(value, list) else "a mapping"
 
 
 def text(value: Any) -> str:
@@ -80,8 +38,8 @@ def raw_text(value: Any) -> str:
     """Take a text as it is: a word of a command line, and not for a terminal."""
     if not isinstance(value, str):
         raise Unfit("a text", found_in(value))
-    if "\0" in value:
-        raise Unfit("a text without zero bytes", "one with them")
+    if b"\0" in _encoded(value, "a text of a command line"):
+        raise Unfit("a text of a command line", "one with zero bytes")
     return value
 
 
@@ -101,16 +59,20 @@ def path(value: Any) -> str:
     """Take what may be the path of a file, whether it is there or not."""
     if not isinstance(value, str) or not value:
         raise Unfit("a path", found_in(value))
-    try:
-        encoded = os.fsencode(value)
-    except UnicodeEncodeError:
-        raise Unfit("a path", "one that can be none") from None
+    encoded = _encoded(value, "a path")
     if b"\0" in encoded:
         raise Unfit("a path", "one that can be none")
     longest = max(map(len, encoded.split(b"/")))
     if len(encoded) > _MAX_PATH_BYTES or longest > _MAX_PART_BYTES:
         raise Unfit("a path", found_in(value))
     return value
+
+
+def _encoded(value: str, wanted: str) -> bytes:
+    try:
+        return os.fsencode(value)
+    except UnicodeEncodeError:  # a surrogate that stands for no byte
+        raise Unfit(wanted, "one that can be none") from None
 
 
 def flag(value: Any) -> bool:

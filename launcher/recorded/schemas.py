@@ -8,17 +8,14 @@ from typing import Any
 from launcher.recorded.kinds import (
     Kind,
     Spec,
-    Unfit,
     anything,
     flag,
-    found_in,
     integer,
     list_of,
     mapping_of,
     moment,
     name,
     number,
-    one_of,
     optional,
     pair_of,
     path,
@@ -27,22 +24,13 @@ from launcher.recorded.kinds import (
     record,
     text,
 )
+from launcher.recorded.unfit import Unfit, found_in
 
-_MAX_ATTEMPTS = 1_000_000
-# As launcher.status has them, which reads records.
-ENDED = ("done", "failed", "cancelled", "skipped")
-_ANY_STATE = ("pending", "running", *ENDED)
-
-_EXIT_CODE = optional(integer(-(2**31), 2**31))
-_INODE = optional(integer())
-PROCESS_FIELDS: Mapping[str, Kind] = {
-    "pid": integer(1, 2**31),
-    "start_ticks": integer(),
-    "boot_id": text,
-    "host": text,
-}
-_PROCESS = record(PROCESS_FIELDS)
-_USED = record(
+INODE = optional(integer())
+PROCESS = record(
+    {"pid": integer(1, 2**31), "start_ticks": integer(), "boot_id": text, "host": text}
+)
+USED = record(
     {},
     {
         **dict.fromkeys(
@@ -55,55 +43,6 @@ _USED = record(
     },
 )
 
-_OF_ANY_EVENT: Mapping[str, Kind] = {
-    "process": optional(_PROCESS),
-    "attempt": integer(0, _MAX_ATTEMPTS),
-    "reason": text,
-    "host": optional(text),
-    "node": optional(text),
-    "output_inode": _INODE,
-    "used": optional(_USED),
-    "launch": path,
-    "pickle_sha256": optional(text),
-    "cluster": optional(text),
-    "cause": optional(text),
-}
-_OF_EVENT: Mapping[str, Mapping[str, Kind]] = {
-    "submitted": {"stage": name, "job_id": name},
-    "cancel_requested": {"stages": list_of(name)},
-    "waiting": {"upstream": text},
-    "requeued": {"reason": text},
-    "rank_ended": {"rank": integer(0, 2**31), "state": one_of(_ANY_STATE)},
-    "carried": {
-        "launch": path,
-        "state": one_of(ENDED),
-        "reason": text,
-        "exit_code": _EXIT_CODE,
-    },
-    "ended": {"state": one_of(ENDED), "reason": text, "exit_code": _EXIT_CODE},
-    "resumed_by": {"launch": path},
-    "reproduced_by": {"launch": path},
-}
-_CARRIED = {"started": optional(moment), "ended": optional(moment)}
-_EVENT = record({"time": moment, "event": text})
-_EVENTS = {
-    event: record(needed, {**_OF_ANY_EVENT, **(_CARRIED if event == "carried" else {})})
-    for event, needed in _OF_EVENT.items()
-}
-_OTHER_EVENT = record({}, _OF_ANY_EVENT)
-
-
-def event(value: Any) -> dict[str, Any]:
-    """Take a line of a journal.
-
-    Raises:
-        Unfit: it is not whole.
-    """
-    known = _EVENT(value)
-    taken: dict[str, Any] = _EVENTS.get(known["event"], _OTHER_EVENT)(known)
-    return taken
-
-
 # Without these nothing can be told of a launch.
 JOBS = list_of(
     record(
@@ -111,7 +50,7 @@ JOBS = list_of(
         {"after": optional(name), "carried_from": optional(path)},
     )
 )
-LAUNCHER = optional(_PROCESS)
+LAUNCHER = optional(PROCESS)
 
 RESOURCES: Mapping[str, Kind] = {
     "nodes": integer(1, 100_000),
@@ -204,9 +143,9 @@ METADATA: Mapping[str, Spec] = {
     "results": optional(mapping_of(anything)),
     "exit": optional(record({}, {"message": optional(text)})),
     "job": {
-        "output_inode": _INODE,
-        "log_inode": _INODE,
-        "used": optional(_USED),
+        "output_inode": INODE,
+        "log_inode": INODE,
+        "used": optional(USED),
         "gpus": optional(list_of(text)),
     },
 }
@@ -244,7 +183,7 @@ def manifest(value: Any) -> tuple[list[str], list[list[Any]]]:
 
 
 HOLDER = record(
-    {"launch": path, "stages": list_of(name), "user": text, "host": text, "launcher": _PROCESS}
+    {"launch": path, "stages": list_of(name), "user": text, "host": text, "launcher": PROCESS}
 )
 OUTPUTS = record(
     {

@@ -9,10 +9,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from launcher.recorded.kinds import (
     Kind,
-    Unfit,
     anything,
     flag,
-    found_in,
     integer,
     list_of,
     mapping_of,
@@ -20,6 +18,7 @@ from launcher.recorded.kinds import (
     optional,
     raw_text,
 )
+from launcher.recorded.unfit import Unfit, found_in
 from launcher.settings.checks import check_texts
 from launcher.settings.ranges import check_ranges
 

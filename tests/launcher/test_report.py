@@ -15,7 +15,7 @@ from launcher import api, cli
 from launcher.errors import RecordError
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.report import report
-from launcher.report.charts import thinned
+from launcher.report.charts import chart, thinned
 from launcher.report.curves import read_curves
 from launcher.report.data import QUEUED, REQUEUED, WAITS, Report
 from launcher.report.markup import Markup, element
@@ -257,6 +257,35 @@ def test_curves_of_several_files_are_one(tmp_path: Path) -> None:
 def test_files_that_are_no_curves_are_passed_over(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.csv").write_bytes(content)
     assert read_curves([tmp_path, tmp_path / "none"]) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "num_points"),
+    [
+        (["1,1e308", "2,-1e308", "3,1", "4,2"], 2),
+        (["1,nan", "2,inf", "3,-inf", "4,1", "five,7", "5,2"], 2),
+        (["1,1e199", "2,-1e199"], 2),
+        (["1,1e199", "2,1e-199"], 2),
+        (["1,5e-324", "2,0"], 2),
+        (["1,1e17", "2,1e17"], 2),
+        (["1e17,1", "100000000000000016,2"], 2),
+        (["1e308,1", "-1e308,2", "3,3", "4,4"], 2),
+        ([f"{step},{step % 97}" for step in range(100_000)], 100_000),
+    ],
+    ids=lambda value: ",".join(value)[:20] if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("name", ["train_loss", "lr"])
+def test_a_curve_of_any_numbers_stays_in_its_picture(
+    tmp_path: Path, name: str, rows: list[str], num_points: int
+) -> None:
+    (tmp_path / "metrics.csv").write_text("\n".join([f"step,{name}", *rows]))
+    (curves,) = read_curves([tmp_path])
+    assert len(curves.curves[0].points) == num_points
+    drawn = chart(curves)
+    assert not re.search("nan|inf(?!o)", drawn)
+    places = re.findall(r"(-?[\d.]+),(-?[\d.]+)", drawn)
+    assert len(places) >= 2
+    assert all(0 <= float(x) <= 480 and 0 <= float(y) <= 240 for x, y in places)
 
 
 def test_a_long_curve_keeps_its_extremes() -> None:
