@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from launcher.again.continued import Continued
     from launcher.again.request import LaunchRequest
-    from launcher.again.resume import Verdict
+    from launcher.again.verdicts import Verdict
     from launcher.clean.cleaning import Cleaned, Cleaning
     from launcher.display.catalogue import Entry
     from launcher.doctor.finding import Finding

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Sequence
 
-    from launcher.again.resume import Resumption, Verdict
+    from launcher.again.resume import Resumption
+    from launcher.again.verdicts import Verdict
     from launcher.records import LaunchRecords
 
 EXAMPLE = "resume mini_an4 --explain"

@@ -22,7 +22,7 @@ import pytest
 from launcher.clusters.local import Settings, check_machine
 from launcher.errors import ConfigError
 from launcher.launch import Launch
-from launcher.launches.claims import CLAIM, LOCK
+from launcher.launches.claim_files import CLAIM, LOCK
 from launcher.records import LAUNCH, LaunchRecords
 from launcher.settings.resources import Resources
 from launcher.status import JobStatus, chain_status

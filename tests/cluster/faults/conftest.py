@@ -22,20 +22,9 @@ from tests.cluster.faults.trainings import (  # noqa: F401  fixtures
     trainings,
     undisturbed,
 )
-from tests.cluster.rehearsed import Slurm
-from tests.cluster.slurm_launches import REPOSITORY, Site, until, write_recipe
+from tests.cluster.slurm_launches import REPOSITORY, until
 from tests.conftest import HOSTILE_NAME
 from tests.launcher.conftest import write_recipe as write_local_recipe
-
-
-@pytest.fixture
-def site(slurm: Slurm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    """Return a recipe, in a folder with a hostile name, to be launched on SLURM."""
-    for name, value in slurm.environment.items():
-        monkeypatch.setenv(name, value)
-    made = Site(slurm, write_recipe(tmp_path / HOSTILE_NAME / "tiny" / "asr"))
-    yield made
-    made.close()
 
 
 @dataclass(frozen=True)

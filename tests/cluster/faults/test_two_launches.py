@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher.launches.claims import CLAIM
+from launcher.launches.claim_files import CLAIM
 from launcher.status import chain_status, job_status
 from tests.cluster.faults.conftest import LocalSite, ended
 from tests.cluster.faults.table import TWO_LAUNCHES

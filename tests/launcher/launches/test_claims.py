@@ -19,7 +19,8 @@ import pytest
 from launcher.clusters.local import LocalCluster, Settings
 from launcher.errors import ClaimError, RecordError
 from launcher.launch import Launch
-from launcher.launches.claims import CLAIM, claim, folders_of, refusal, release
+from launcher.launches.claim_files import CLAIM
+from launcher.launches.claims import claim, folders_of, refusal, release
 from launcher.processes.identity import ProcessId
 from launcher.records import LAUNCH, LaunchRecords
 from tests.cluster.faults.table import DAMAGED, DISK_FULL, TWO_LAUNCHES
@@ -221,7 +222,7 @@ def test_it_is_made_where_locks_are_none(launch: Launch, monkeypatch: pytest.Mon
     def without_locks(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("launcher.launches.claims.fcntl.flock", without_locks)
+    monkeypatch.setattr("launcher.launches.claim_files.fcntl.flock", without_locks)
     claim(launch, CLUSTER, queue=False)
     with pytest.raises(ClaimError):
         claim(another(launch, "second"), CLUSTER, queue=False)
