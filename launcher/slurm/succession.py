@@ -12,7 +12,6 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import suppress
-from types import TracebackType
 
 from launcher.errors import RecordError
 from launcher.job.stop_request import StopRequest
@@ -41,12 +40,7 @@ class Succession:
         threading.Thread(target=self._watch, daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._left.set()
 
     def wait_for_earlier(self) -> None:
