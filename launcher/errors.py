@@ -9,6 +9,7 @@
     ├── ClaimError            another launch writes to a folder of this one's
     ├── SubmissionError       a job could not be handed to the cluster
     ├── ImageError            an image is not pinned, not here, or not the one that is pinned
+    ├── NoAnswer              a scheduler does not answer now, and may later
     ├── RecordError           the launch directory cannot be written or read
     └── StageFailed           raised inside a job, so that the cluster sees it fail
 
@@ -59,6 +60,10 @@ class SubmissionError(LauncherError):
 
 class ImageError(LauncherError):
     """An image is not pinned by digest, cannot be had, or is not the one that is pinned."""
+
+
+class NoAnswer(LauncherError):
+    """A scheduler does not answer; it may when it is asked again."""
 
 
 class RecordError(LauncherError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, NoAnswer
 from launcher.launches import cluster_and_grace
 from launcher.status import chain_status
 from launcher.view import LaunchView
@@ -33,10 +33,16 @@ def cluster_to_ask(records: LaunchRecords) -> tuple[Cluster | None, str]:
     try:
         cluster, _ = cluster_and_grace(records)
     except LauncherError as error:  # damaged, or of a package that is not installed here
-        return None, f"{str(error).rstrip('.')}. What follows is what is on record."
+        return None, _on_record(error)
     if isinstance(cluster, NamedCluster):
         try:
             cluster.check_reach()
+        except NoAnswer as error:  # asked for each stage, it may: those that lack it say so
+            return cluster, _on_record(error)
         except LauncherError as error:
-            return None, f"{str(error).rstrip('.')}. What follows is what is on record."
+            return None, _on_record(error)
     return cluster, ""
+
+
+def _on_record(error: LauncherError) -> str:
+    return f"{str(error).rstrip('.')}. What follows is what is on record."

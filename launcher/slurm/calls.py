@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from launcher.errors import LauncherError
+from launcher.errors import LauncherError, NoAnswer
 from launcher.processes import quick as quick_process
 
 TIMEOUT_S = 60.0
@@ -58,6 +58,7 @@ def run(command: Sequence[str], script: str | None = None, *, timeout_s: float =
 
     Raises:
         Unreachable: there is no SLURM to be reached from here.
+        NoAnswer: there is one, which does not answer.
         LauncherError: it failed, is not there, or took too long; the message is its own.
     """
     if conf := _absent_configuration():
@@ -74,7 +75,7 @@ def run(command: Sequence[str], script: str | None = None, *, timeout_s: float =
             f"there is no {command[0]} here. Type the command on a login node of the cluster."
         ) from None
     except subprocess.TimeoutExpired:
-        raise LauncherError(f"{command[0]} has not answered within {timeout_s:g} s") from None
+        raise NoAnswer(f"{command[0]} has not answered within {timeout_s:g} s") from None
     output, errors = (os.fsdecode(each).strip() for each in (done.stdout, done.stderr))
     if done.returncode != 0:
         said = errors or output or f"exit status {done.returncode}"
@@ -83,7 +84,7 @@ def run(command: Sequence[str], script: str | None = None, *, timeout_s: float =
         if _NO_CONTROLLER.search(said):
             raise Unreachable(_unreachable(f"{command[0]}: {lines[-1]}"))
         if _NO_ANSWER.search(said):
-            raise Unreachable(
+            raise NoAnswer(
                 f"SLURM does not answer ({command[0]}: {'; '.join(lines)}). `scontrol ping` tells "
                 "whether its controller is up; type the command again when it is."
             )

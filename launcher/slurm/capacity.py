@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from launcher.errors import ConfigError, LauncherError
+from launcher.errors import ConfigError, LauncherError, NoAnswer
 from launcher.slurm.calls import Unreachable, ask, run
 
 # What says of a refusal that less of something, or another, would have been taken.
@@ -24,11 +24,11 @@ def check_fits(script: str, stage: str, asked: Mapping[str, object]) -> None:
 
     Raises:
         ConfigError: it could not; the message is sbatch's, what was asked and what there is.
-        Unreachable: there is nobody to ask.
+        Unreachable, NoAnswer: there is nobody to ask.
     """
     try:
         run(["sbatch", "--test-only"], script)
-    except Unreachable:
+    except (Unreachable, NoAnswer):
         raise
     except LauncherError as error:
         there = ""

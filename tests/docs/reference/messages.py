@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parents[3]
 VARIES = "…"
 _RAISERS = (
     "DamagedLaunch",
+    "NoAnswer",
     "RecipeRefused",
     "StageFailed",
     "StageInterrupted",
