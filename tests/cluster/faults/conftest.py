@@ -18,6 +18,7 @@ from launcher.records import LaunchRecords
 from launcher.status import JobStatus, chain_status
 from launcher.submission import cancel
 from tests.cluster.faults.trainings import (  # noqa: F401  fixtures
+    known_figures,
     recipe_with_data,
     trainings,
     undisturbed,

@@ -190,15 +190,29 @@ def trainings(recipe_with_data: Path, slurm: Slurm) -> Iterator[Trainings]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(recipe_with_data: Path, slurm: Slurm) -> dict[str, Any]:
+def known_figures() -> dict[str, Any]:
+    """Keep the figures of the undisturbed training, which knows no difference between Slurms.
+
+    pytest makes ``slurm``, and all that asks for it, anew whenever tests go over to the other one.
+    """
+    return {}
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    recipe_with_data: Path, slurm: Slurm, known_figures: dict[str, Any]
+) -> dict[str, Any]:
     """Return the figures of a training that nothing happened to."""
+    if known_figures:
+        return known_figures
     with trainings_of(recipe_with_data, slurm) as made:
         training = made.launch("undisturbed")
         until(lambda: all(each.has_ended for each in training.status().values()), 180)
         assert [each.state for each in training.status().values()] == ["done", "done"]
     figures = training.figures()
     assert figures["steps"] == 120
-    return figures
+    known_figures.update(figures)
+    return known_figures
 
 
 def went_on(training: Training, slurm: Slurm, undisturbed: dict[str, Any]) -> None:
