@@ -153,7 +153,17 @@ class Launched:
         assert not re.search(r"drain|down", reasons), reasons
 
 
-@pytest.fixture(scope="module", params=["docker", "apptainer", "none", "podman"])
+def of(*runtimes: str) -> pytest.MarkDecorator:
+    """Run a test with a launch of each of these runtimes; each launch serves the whole module."""
+    return pytest.mark.parametrize("launched", runtimes, indirect=True, scope="module")
+
+
+of_each = of("docker", "apptainer", "none", "podman")
+# Podman's client treats a terminal as Docker's does.
+of_each_terminal = of("docker", "apptainer", "none")
+
+
+@pytest.fixture(scope="module")
 def launched(
     request: pytest.FixtureRequest,
     tmp_path_factory: pytest.TempPathFactory,
@@ -210,6 +220,7 @@ GPU_VARIABLES = (
 )
 
 
+@of_each
 @pytest.mark.parametrize("stage", [ENDED, RUNNING])
 def test_a_command_sees_what_the_stage_sees(launched: Launched, stage: str) -> None:
     events = launched.records.events(stage)
@@ -242,9 +253,8 @@ def test_a_command_sees_what_the_stage_sees(launched: Launched, stage: str) -> N
     launched.nothing_is_left(time.monotonic())
 
 
+@of_each_terminal
 def test_a_person_in_the_running_job(launched: Launched) -> None:
-    if launched.runtime == "podman":
-        pytest.skip("shown by docker")
     job = launched.job(RUNNING)
     image, gpus = job["image_verified"], ",".join(job["gpus"])
     inside = f"{launched.runtime}, {image}" if image else "no container"
@@ -285,9 +295,8 @@ def command_lines() -> Iterator[bytes]:
             continue
 
 
+@of_each_terminal
 def test_ctrl_c_is_for_the_command_alone(launched: Launched) -> None:
-    if launched.runtime == "podman":
-        pytest.skip("shown by docker")
     code = (
         "import time\ntry:\n print('it', 'begins', flush=True)\n time.sleep(300)\n"
         "except KeyboardInterrupt:\n print('it', 'heard', flush=True)\n raise SystemExit(5)"
@@ -301,6 +310,7 @@ def test_ctrl_c_is_for_the_command_alone(launched: Launched) -> None:
     assert [each["event"] for each in launched.records.events(RUNNING)][-1] == "started"
 
 
+@of_each
 def test_nothing_outlives_what_ends_a_shell(launched: Launched) -> None:
     """Four shells at once, each with a child that nothing but SIGKILL ends."""
     ends: list[tuple[str, Callable[[Person, str], object]]] = [
@@ -332,10 +342,9 @@ def test_nothing_outlives_what_ends_a_shell(launched: Launched) -> None:
     assert [each["event"] for each in launched.records.events(RUNNING)][-1] == "started"
 
 
+@of("docker")
 def test_a_shell_that_is_killed_as_it_starts(launched: Launched) -> None:
-    """Its container runs already, and nobody has said yet that it should."""
-    if launched.runtime != "docker":
-        pytest.skip("of containers that a daemon starts")
+    """Its container, started by a daemon, runs already; nobody has said yet that it should."""
     before = launched.containers()
     with launched.person(ENDED) as person:
         until(lambda: launched.containers() != before, 30, "its container")
@@ -343,6 +352,7 @@ def test_a_shell_that_is_killed_as_it_starts(launched: Launched) -> None:
         launched.nothing_is_left(time.monotonic())
 
 
+@of_each
 def test_a_shell_ends_with_the_job_that_it_is_in(launched: Launched) -> None:
     """The last of a launch's tests: afterwards nothing runs."""
     with launched.person(RUNNING) as person:
