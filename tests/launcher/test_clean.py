@@ -75,7 +75,10 @@ def test_what_ended_long_ago_can_go(folder: Path) -> None:
     assert old(folder / "absent") == (set(), {})
 
 
-def test_what_has_not_ended_or_cannot_be_told_stays(folder: Path) -> None:
+def test_what_has_not_ended_or_cannot_be_told_stays(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SLURM_CONF", str(folder / "slurm.conf"))  # no SLURM answers here
     opened = write_launch(folder, "open", age_days=40)
     (opened.directory / "events" / "fit.jsonl").unlink()
     process = ProcessId.of(os.getpid()).to_record()
@@ -94,7 +97,7 @@ def test_what_has_not_ended_or_cannot_be_told_stays(folder: Path) -> None:
     assert removed == set()
     assert kept["open"] == "it has not ended: fit is pending"
     assert "cannot be read as a launch record" in kept["damaged"]
-    assert kept["elsewhere"]  # no SLURM answers here, or it has no such job on record
+    assert "slurm.conf, and there is no such file" in kept["elsewhere"]
 
 
 def test_what_a_kept_launch_refers_to_stays(folder: Path) -> None:
