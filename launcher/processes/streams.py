@@ -31,9 +31,13 @@ class _Output(io.FileIO):
 
 
 def with_output(run: Callable[[], int]) -> int:
-    """Do something that prints; return its exit status, or that of an output that took nothing."""
+    """Do something that prints; return its exit status, or that of an output that took nothing.
+
+    What was done to its end has its own exit status, whether somebody read the last of it or not.
+    """
     _open_what_is_closed()
     output = _replaced_output()
+    exit_status = _PIPE_CLOSED
     try:
         try:
             exit_status = run()
@@ -41,7 +45,7 @@ def with_output(run: Callable[[], int]) -> int:
             sys.stdout.flush()
     except BrokenPipeError:  # `… --dry-run | head`
         _drop_output()
-        return _PIPE_CLOSED
+        return exit_status
     except (OSError, SystemExit):
         if output is None or not output.problem:
             raise

@@ -262,15 +262,19 @@ def test_a_job_that_completes_without_its_stage(site: Site) -> None:
     assert not launch.file("score", ".out").exists()
 
 
-def test_a_job_process_that_cannot_begin_says_why_beside_the_stage(site: Site) -> None:
-    setup = "ulimit -v 20000"  # too little for the libraries of the job process
-    launch = site.launch("--stages", "train", "score", f"cluster.setup=['{setup} || true']", NEVER)
-    pickle = launch.records.directory / "submitit" / f"{launch.ids['train']}_submitted.pkl"
-    pickle.write_bytes(b"not a pickle")
-    site.slurm.run("scontrol", "update", f"JobId={launch.ids['train']}", "StartTime=now")
+def test_a_job_process_that_cannot_begin_says_why_beside_the_stage(
+    site: Site, tmp_path: Path
+) -> None:
+    python = tmp_path / "python"  # one that cannot load what the job process needs
+    missing = 'case "$*" in *launcher.job.process*) echo "no libcrypt.so.1" >&2; exit 127; esac'
+    python.write_text(f'#!/bin/sh\n{missing}\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    launch = site.launch("--stages", "train", "score", f"cluster.python={python}")
     told = ended(launch)
     assert told["train"][0] == "failed"
     assert told["train"][1].startswith("its job process could not begin; what it said: ")
+    said = Path(told["train"][1].partition("what it said: ")[2])
+    assert "no libcrypt.so.1" in said.read_text()
     assert "launcher: its job process could not begin" in launch.file("train", ".out").read_text()
     metadata = launch.metadata("train")
     assert (metadata["state"], metadata["job"]["job_id"]) == ("failed", launch.ids["train"])

@@ -86,6 +86,12 @@ def write_recipe(folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """See to it that no SLURM answers which the shell that runs the tests knows of."""
+    monkeypatch.delenv("SLURM_CONF", raising=False)
+
+
 @pytest.fixture
 def recipe_dir(hostile_path: Path) -> Path:
     """Return the tiny recipe in a folder with a hostile name."""
